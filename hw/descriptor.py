@@ -14,7 +14,7 @@ DESCRIPTOR_BYTES = 192
 
 @dataclass(frozen=True)
 class Field:
-    """Field ``name``: an unsigned integer in ``low..high`` in the low ``width`` bits of word ``word``; the rest is 0."""
+    """``name``: an unsigned integer in ``low..high`` in the low ``width`` bits of word ``word``; others are 0."""
     name: str
     word: int
     width: int

@@ -2,8 +2,17 @@
 from amaranth.hdl import signed, unsigned
 from amaranth.lib import data
 
-from .config import (BEAT, CHANNEL_BITS, COLUMN_BITS, LOCAL_BITS, ROW_BITS, SCALE_BITS, SEGMENT, SHIFT_BITS,
-                     AcceleratorConfig)
+from .config import (
+    BEAT,
+    CHANNEL_BITS,
+    COLUMN_BITS,
+    LOCAL_BITS,
+    ROW_BITS,
+    SCALE_BITS,
+    SEGMENT,
+    SHIFT_BITS,
+    AcceleratorConfig,
+)
 from .descriptor import FIELDS
 
 #: Output or input blocks of channels, absolute.

@@ -67,7 +67,7 @@ REGISTERS = (
         Field("array", 31, 28, "ro", "Kind of array: 0 broadcast."),
     )),
     Register("control", 0x0C, "Commands.", (
-        Field("start", 0, 0, "wo", "Write 1: run layer_count descriptors from descriptor_address on. Ignored while busy."),
+        Field("start", 0, 0, "wo", "Write 1: run the descriptor list. Ignored while busy."),
         Field("stop", 1, 1, "wo", "Write 1: finish what is on the bus, then reset all of the core but the registers."),
     )),
     Register("status", 0x10, "State of the run.", (
