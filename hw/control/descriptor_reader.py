@@ -1,0 +1,156 @@
+"""Descriptor reader: fetches the list of layer descriptors, one ahead of the layer that runs, and checks each.
+
+Source: hw/descriptor.py (fields and ranges); docs/architecture.md, "Descriptor list".
+"""
+from amaranth import *
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from .. import payloads
+from ..config import AcceleratorConfig
+from ..descriptor import DESCRIPTOR_BYTES, FIELD_BY_NAME, FIELDS
+from ..registers import ERRORS
+
+
+def checked_layer() -> data.StructLayout:
+    """A layer whose descriptor passed the checks, and the address that it came from."""
+    return data.StructLayout({"layer": payloads.layer(), "address": unsigned(32)})
+
+
+class DescriptorReader(wiring.Component):
+    """Read ``i_count`` descriptors from ``i_address`` on and send those that are well-formed to ``o``.
+
+    Checked are the range of every field (``hw.descriptor.FIELDS``), alignments, the relations between fields that
+    :meth:`_relations` lists, and that a chunk fits the weight buffer. After the first bad descriptor nothing more is
+    sent: ``o_error`` stays up.
+
+    Flow control: the next descriptor is fetched while ``o`` waits for its receivers. Data are taken at one beat in two
+    cycles, and to the end of a descriptor also after an error.
+
+    Members
+    -------
+    i_start : In(1)
+        Pulse; only while ``o_idle``.
+    i_address, i_count : In
+        First descriptor (a multiple of 8) and how many; 0 does nothing.
+    o_request, i_data : streams
+        Read client of the bus.
+    o : Out(stream.Signature(checked_layer()))
+        The layers in order.
+    o_error, o_error_code, o_error_address : Out
+        ``descriptor_field`` with the address of the field, or ``chunk_too_large`` with that of the descriptor.
+    o_idle : Out(1)
+        Nothing to do, and no error.
+    """
+
+    def __init__(self, config: AcceleratorConfig):
+        self.config = config
+        super().__init__({
+            "i_start": In(1), "i_address": In(32), "i_count": In(16),
+            "o_request": Out(stream.Signature(payloads.request())), "i_data": In(stream.Signature(64)),
+            "o": Out(stream.Signature(checked_layer())),
+            "o_error": Out(1), "o_error_code": Out(8), "o_error_address": Out(32), "o_idle": Out(1),
+        })
+
+    def _relations(self, layer):
+        """(field, condition that refuses it) for everything that a single field's range does not say."""
+        block = self.config.block
+        def unaligned(value, bytes_):
+            return value[:bytes_.bit_length() - 1].any()
+        pooled = layer.pool != 0
+        one_column = layer.tile_columns + layer.tile_overlap >= layer.out_width
+        one_row = layer.tile_rows + layer.tile_overlap >= layer.out_height
+        return [
+            ("pool", layer.pool == 1),
+            ("write_full", ~pooled & ~layer.write_full | (layer.pool == 3) & layer.write_full),
+            ("in_address", unaligned(layer.in_address, 4096)),
+            ("full_address", layer.write_full & unaligned(layer.full_address, 4096)),
+            ("pool_address", pooled & unaligned(layer.pool_address, 4096)),
+            ("weight_address", unaligned(layer.weight_address, 8)),
+            ("in_row_bytes", unaligned(layer.in_row_bytes, 8)),
+            ("in_segment_bytes", unaligned(layer.in_segment_bytes, 8)),
+            ("full_row_bytes", layer.write_full & unaligned(layer.full_row_bytes, 8)),
+            ("full_segment_bytes", layer.write_full & unaligned(layer.full_segment_bytes, 8)),
+            ("pool_row_bytes", pooled & unaligned(layer.pool_row_bytes, 8)),
+            ("pool_segment_bytes", pooled & unaligned(layer.pool_segment_bytes, 8)),
+            ("dense_shift", layer.dense_in & ((1 << layer.dense_shift) > block)),
+            ("in_channels", layer.dense_in & (layer.in_channels > (1 << layer.dense_shift))),
+            ("chunk_channels", (layer.chunk_channels > layer.in_channels)
+             | (layer.chunk_channels < layer.in_channels) & unaligned(layer.chunk_channels, block)),
+            ("chunk_rows", layer.chunk_rows > layer.kernel_rows),
+            ("tile_rows", pooled & layer.tile_rows[0] & ~one_row),
+            ("tile_columns", ~one_column & (layer.tile_columns[:2].any() | pooled & layer.tile_columns[2])),
+            ("tile_overlap", layer.tile_overlap != (layer.pool == 3)),
+        ]
+
+    def elaborate(self, platform):
+        m = Module()
+        layer = self.o.p.layer
+        address, left = Signal(32), Signal(16)
+        beat_last = DESCRIPTOR_BYTES // 8 - 1
+        beat, upper = Signal(range(beat_last + 1)), Signal()
+        word = Signal(32)
+        taps, chunk = Signal(6), Signal(6 + len(layer.chunk_channels))
+        m.d.comb += [
+            self.o.p.address.eq(address),
+            self.o_request.p.address.eq(address),
+            self.o_request.p.beats.eq(DESCRIPTOR_BYTES // 8),
+            word.eq(self.i_data.payload.word_select(upper, 32)),
+        ]
+        with m.FSM():
+            with m.State("Idle"):
+                m.d.comb += self.o_idle.eq(~self.o_error)
+                m.d.sync += [address.eq(self.i_address), left.eq(self.i_count)]
+                with m.If(self.i_start & (self.i_count != 0)):
+                    m.next = "Request"
+            with m.State("Request"):
+                m.d.comb += self.o_request.valid.eq(1)
+                m.d.sync += [beat.eq(0), upper.eq(0)]
+                with m.If(self.o_request.ready):
+                    m.next = "Words"
+            with m.State("Words"):
+                m.d.comb += self.i_data.ready.eq(upper)
+                with m.If(self.i_data.valid):
+                    m.d.sync += upper.eq(~upper)
+                    self._take_word(m, layer, Cat(upper, beat), word, address)
+                    with m.If(upper):
+                        m.d.sync += beat.eq(beat + 1)
+                        with m.If(beat == beat_last):
+                            m.next = "Taps"
+            with m.State("Taps"):
+                m.d.sync += taps.eq(layer.chunk_rows * layer.kernel_columns)
+                m.next = "Chunk"
+            with m.State("Chunk"):
+                m.d.sync += chunk.eq(taps * layer.chunk_channels)
+                m.next = "Check"
+            with m.State("Check"):
+                for name, refused in self._relations(layer):
+                    with m.If(refused):
+                        self._fail(m, "descriptor_field", address + 4 * FIELD_BY_NAME[name].word)
+                with m.If(chunk > self.config.weight_depth):
+                    self._fail(m, "chunk_too_large", address)
+                m.next = "Send"
+            with m.State("Send"):
+                m.d.comb += self.o.valid.eq(~self.o_error)
+                with m.If(self.o.valid & self.o.ready):
+                    m.d.sync += [address.eq(address + DESCRIPTOR_BYTES), left.eq(left - 1)]
+                    m.next = "Request"
+                    with m.If(left == 1):
+                        m.next = "Idle"
+        return m
+
+    def _take_word(self, m, layer, index, word, address):
+        """Store the field of word ``index`` and check its range."""
+        with m.Switch(index):
+            for field in FIELDS:
+                with m.Case(field.word):
+                    if field.name != "magic":
+                        m.d.sync += layer[field.name].eq(word)
+                    too_low = word < field.low if field.low else C(0)
+                    with m.If(too_low | (word > field.high)):
+                        self._fail(m, "descriptor_field", address + 4 * field.word)
+
+    def _fail(self, m, error, address):
+        """Keep the first error."""
+        with m.If(~self.o_error):
+            m.d.sync += [self.o_error.eq(1), self.o_error_code.eq(ERRORS[error][0]), self.o_error_address.eq(address)]
