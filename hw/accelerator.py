@@ -84,9 +84,9 @@ class Accelerator(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         self._idles = []
-        m.submodules.tiles = self._tiles = DoubleBufferControl(self.config.groups)
-        m.submodules.weights = self._weights = DoubleBufferControl(self.config.groups)
-        m.submodules.scales = self._scales = DoubleBufferControl(1)
+        m.submodules.tiles = self._tiles = DoubleBufferControl(consumers=self.config.groups)
+        m.submodules.weights = self._weights = DoubleBufferControl(consumers=self.config.groups)
+        m.submodules.scales = self._scales = DoubleBufferControl(consumers=1)
         self._build_control(m)
         self._build_loaders(m)
         self._build_groups(m)
@@ -140,8 +140,8 @@ class Accelerator(wiring.Component):
 
     def _build_loaders(self, m):
         """DRAM to the buffers of all groups."""
-        m.submodules.tile_loader = self._tile_loader = loader = TileLoader(self.config)
-        m.submodules.weight_loader = self._weight_loader = weights = WeightLoader(self.config)
+        m.submodules.tile_loader = self._tile_loader = loader = TileLoader(config=self.config)
+        m.submodules.weight_loader = self._weight_loader = weights = WeightLoader(config=self.config)
         wiring.connect(m, self._job_fifo(m, "load_jobs", self._sequencer.o_load), loader.i_job)
         self._read_client(m, "map", loader.o_map_request, loader.i_map_data)
         self._read_client(m, "value", loader.o_value_request, loader.i_value_data)

@@ -7,7 +7,7 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from .accelerator import READ_CLIENTS, WRITE_CLIENTS, Accelerator
-from .bus.axi4 import Axi4Signature, AxiLiteSignature
+from .bus.axi4 import Axi4Signature, AxiLiteSignature, connect_axi4
 from .bus.axi_reader import AxiReader
 from .bus.axi_writer import AxiWriter
 from .bus.csr_bank import CsrBank
@@ -15,7 +15,7 @@ from .config import AcceleratorConfig
 from .registers import ERRORS, IDENTITY, REGISTERS, VERSION
 
 #: Byte address bits of the register space.
-REGISTER_ADDRESS_BITS = 8
+REGISTER_ADDRESS_BITS = 12
 
 
 class Top(wiring.Component):
@@ -46,7 +46,7 @@ class Top(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         self._reset = Signal()
-        m.submodules.csr = self._csr = CsrBank(REGISTERS)
+        m.submodules.csr = self._csr = CsrBank(REGISTERS, address_width=REGISTER_ADDRESS_BITS)
         inner = ResetInserter(self._reset)
         self._accelerator = Accelerator(self.config)
         self._reader = AxiReader(len(READ_CLIENTS), self.config.max_burst)
@@ -54,7 +54,7 @@ class Top(wiring.Component):
         m.submodules.accelerator = inner(self._accelerator)
         m.submodules.reader = inner(self._reader)
         m.submodules.writer = inner(self._writer)
-        wiring.connect(m, wiring.flipped(self.s_axil), self._csr.bus)
+        wiring.connect(m, wiring.flipped(self.s_axil), self._csr.axi)
         self._build_bus(m)
         self._build_registers(m)
         self._build_run(m)
@@ -68,10 +68,7 @@ class Top(wiring.Component):
         for n in range(len(WRITE_CLIENTS)):
             wiring.connect(m, accelerator.o_write_request[n], writer.i_request[n])
             wiring.connect(m, accelerator.o_write_data[n], writer.i_data[n])
-        for part in (reader, writer):
-            for name, member in part.axi.signature.members.items():
-                ours, theirs = getattr(self.m_axi, name), getattr(part.axi, name)
-                m.d.comb += ours.eq(theirs) if member.flow is Out else theirs.eq(ours)
+        connect_axi4(m, self.m_axi, reader.axi, writer.axi)
         m.d.comb += [
             accelerator.i_write_idle.eq(writer.o_idle),
             accelerator.i_read_beat.eq(reader.o_beats), accelerator.i_write_beat.eq(writer.o_beats),

@@ -14,6 +14,11 @@ from ..registers import COUNTERS
 COUNTER_BITS = 40
 
 
+def counters_layout() -> data.StructLayout:
+    """All counters of a layer."""
+    return data.StructLayout({name: COUNTER_BITS for name, _ in COUNTERS})
+
+
 class Counters(wiring.Component):
     """Count, per layer, what ``hw.registers.COUNTERS`` names.
 
@@ -29,7 +34,7 @@ class Counters(wiring.Component):
         From the groups.
     i_read_beat, i_write_beat : In(1)
         A beat moves in this cycle.
-    o : Out(StructLayout)
+    o : Out(counters_layout())
         The counters, ``COUNTER_BITS`` each.
 
     LATENCY: group inputs are counted one cycle later.
@@ -43,7 +48,7 @@ class Counters(wiring.Component):
             "i_activity": In(payloads.activity()).array(config.groups),
             "i_lane_work": In(range(config.lanes + 1)).array(config.groups),
             "i_read_beat": In(1), "i_write_beat": In(1),
-            "o": Out(data.StructLayout({name: COUNTER_BITS for name, _ in COUNTERS})),
+            "o": Out(counters_layout()),
         })
 
     def elaborate(self, platform):

@@ -17,15 +17,49 @@ def checked_layer() -> data.StructLayout:
     return data.StructLayout({"layer": payloads.layer(), "address": unsigned(32)})
 
 
+def relations(layer, *, block: int):
+    """(field, condition that refuses it) for everything that a single field's range does not say.
+
+    ``block``: channels of a sparsity map word.
+    """
+    def unaligned(value, bytes_):
+        return value[:bytes_.bit_length() - 1].any()
+    pooled = layer.pool != 0
+    one_column = layer.tile_columns + layer.tile_overlap >= layer.out_width
+    one_row = layer.tile_rows + layer.tile_overlap >= layer.out_height
+    return [
+        ("pool", layer.pool == 1),
+        ("write_full", ~pooled & ~layer.write_full | (layer.pool == 3) & layer.write_full),
+        ("in_address", unaligned(layer.in_address, 4096)),
+        ("full_address", layer.write_full & unaligned(layer.full_address, 4096)),
+        ("pool_address", pooled & unaligned(layer.pool_address, 4096)),
+        ("weight_address", unaligned(layer.weight_address, 8)),
+        ("in_row_bytes", unaligned(layer.in_row_bytes, 8)),
+        ("in_segment_bytes", unaligned(layer.in_segment_bytes, 8)),
+        ("full_row_bytes", layer.write_full & unaligned(layer.full_row_bytes, 8)),
+        ("full_segment_bytes", layer.write_full & unaligned(layer.full_segment_bytes, 8)),
+        ("pool_row_bytes", pooled & unaligned(layer.pool_row_bytes, 8)),
+        ("pool_segment_bytes", pooled & unaligned(layer.pool_segment_bytes, 8)),
+        ("dense_shift", layer.dense_in & ((1 << layer.dense_shift) > block)),
+        ("in_channels", layer.dense_in & (layer.in_channels > (1 << layer.dense_shift))),
+        ("chunk_channels", (layer.chunk_channels > layer.in_channels)
+         | (layer.chunk_channels < layer.in_channels) & unaligned(layer.chunk_channels, block)),
+        ("chunk_rows", layer.chunk_rows > layer.kernel_rows),
+        ("tile_rows", pooled & layer.tile_rows[0] & ~one_row),
+        ("tile_columns", ~one_column & (layer.tile_columns[:2].any() | pooled & layer.tile_columns[2])),
+        ("tile_overlap", layer.tile_overlap != (layer.pool == 3)),
+    ]
+
+
 class DescriptorReader(wiring.Component):
     """Read ``i_count`` descriptors from ``i_address`` on and send those that are well-formed to ``o``.
 
     Checked are the range of every field (``hw.descriptor.FIELDS``), alignments, the relations between fields that
-    :meth:`_relations` lists, and that a chunk fits the weight buffer. After the first bad descriptor nothing more is
-    sent: ``o_error`` stays up.
+    :func:`relations` lists, and that a chunk fits the weight buffer, in this order: the first failure is reported.
+    After a bad descriptor nothing more is sent: ``o_error`` stays up.
 
-    Flow control: the next descriptor is fetched while ``o`` waits for its receivers. Data are taken at one beat in two
-    cycles, and to the end of a descriptor also after an error.
+    Flow control: the next descriptor is fetched when ``o`` has been taken, so it is one ahead of the layer that runs.
+    Data are taken at one beat in two cycles, and to the end of a descriptor also after an error.
 
     Members
     -------
@@ -51,37 +85,6 @@ class DescriptorReader(wiring.Component):
             "o": Out(stream.Signature(checked_layer())),
             "o_error": Out(1), "o_error_code": Out(8), "o_error_address": Out(32), "o_idle": Out(1),
         })
-
-    def _relations(self, layer):
-        """(field, condition that refuses it) for everything that a single field's range does not say."""
-        block = self.config.block
-        def unaligned(value, bytes_):
-            return value[:bytes_.bit_length() - 1].any()
-        pooled = layer.pool != 0
-        one_column = layer.tile_columns + layer.tile_overlap >= layer.out_width
-        one_row = layer.tile_rows + layer.tile_overlap >= layer.out_height
-        return [
-            ("pool", layer.pool == 1),
-            ("write_full", ~pooled & ~layer.write_full | (layer.pool == 3) & layer.write_full),
-            ("in_address", unaligned(layer.in_address, 4096)),
-            ("full_address", layer.write_full & unaligned(layer.full_address, 4096)),
-            ("pool_address", pooled & unaligned(layer.pool_address, 4096)),
-            ("weight_address", unaligned(layer.weight_address, 8)),
-            ("in_row_bytes", unaligned(layer.in_row_bytes, 8)),
-            ("in_segment_bytes", unaligned(layer.in_segment_bytes, 8)),
-            ("full_row_bytes", layer.write_full & unaligned(layer.full_row_bytes, 8)),
-            ("full_segment_bytes", layer.write_full & unaligned(layer.full_segment_bytes, 8)),
-            ("pool_row_bytes", pooled & unaligned(layer.pool_row_bytes, 8)),
-            ("pool_segment_bytes", pooled & unaligned(layer.pool_segment_bytes, 8)),
-            ("dense_shift", layer.dense_in & ((1 << layer.dense_shift) > block)),
-            ("in_channels", layer.dense_in & (layer.in_channels > (1 << layer.dense_shift))),
-            ("chunk_channels", (layer.chunk_channels > layer.in_channels)
-             | (layer.chunk_channels < layer.in_channels) & unaligned(layer.chunk_channels, block)),
-            ("chunk_rows", layer.chunk_rows > layer.kernel_rows),
-            ("tile_rows", pooled & layer.tile_rows[0] & ~one_row),
-            ("tile_columns", ~one_column & (layer.tile_columns[:2].any() | pooled & layer.tile_columns[2])),
-            ("tile_overlap", layer.tile_overlap != (layer.pool == 3)),
-        ]
 
     def elaborate(self, platform):
         m = Module()
@@ -124,11 +127,7 @@ class DescriptorReader(wiring.Component):
                 m.d.sync += chunk.eq(taps * layer.chunk_channels)
                 m.next = "Check"
             with m.State("Check"):
-                for name, refused in self._relations(layer):
-                    with m.If(refused):
-                        self._fail(m, "descriptor_field", address + 4 * FIELD_BY_NAME[name].word)
-                with m.If(chunk > self.config.weight_depth):
-                    self._fail(m, "chunk_too_large", address)
+                self._check(m, layer, chunk, address)
                 m.next = "Send"
             with m.State("Send"):
                 m.d.comb += self.o.valid.eq(~self.o_error)
@@ -149,6 +148,14 @@ class DescriptorReader(wiring.Component):
                     too_low = word < field.low if field.low else C(0)
                     with m.If(too_low | (word > field.high)):
                         self._fail(m, "descriptor_field", address + 4 * field.word)
+
+    def _check(self, m, layer, chunk, address):
+        """Check what needs all fields. In one cycle the last failure wins: the order is reversed."""
+        with m.If(chunk > self.config.weight_depth):
+            self._fail(m, "chunk_too_large", address)
+        for name, refused in reversed(relations(layer, block=self.config.block)):
+            with m.If(refused):
+                self._fail(m, "descriptor_field", address + 4 * FIELD_BY_NAME[name].word)
 
     def _fail(self, m, error, address):
         """Keep the first error."""

@@ -17,13 +17,15 @@ class LogWriter(wiring.Component):
     Members
     -------
     i_write : In(1)
-        Pulse: write a record; only while ``o_idle``. ``i_counters`` stays constant until ``o_idle``.
+        Pulse: write a record; only while ``o_idle``. The other inputs stay constant until ``o_idle`` is back.
     i_address : In(32)
         Where, a multiple of ``LOG_BYTES``.
     i_counters : In(StructLayout)
         As :class:`~hw.control.counters.Counters` gives them.
     o_request, o_data : streams
         Write client of the bus.
+    o_idle : Out(1)
+        The last beat of the record has been taken.
     """
 
     def __init__(self, counters_layout):

@@ -192,7 +192,7 @@ class Sequencer(wiring.Component):
             self._fail(m, "pass_too_large")
         with m.If((layer.pool != 0) & (pooled > config.pool_columns)):
             self._fail(m, "pool_too_wide")
-        with m.If(self._map_end & (self._pass != layer.passes - 1)):
+        with m.If(self._pass_end & (self._map_end != (self._pass == layer.passes - 1))):
             self._fail(m, "geometry")
 
     def _fail(self, m, error):

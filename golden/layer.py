@@ -1,0 +1,138 @@
+"""One quantised layer: convolution, requantisation, max-pool.
+
+Source: golden/README.md (normative).
+"""
+from dataclasses import dataclass
+
+import numpy as np
+
+from . import array, postprocess
+from .tiling import Geometry, pooled_length
+
+
+@dataclass(frozen=True)
+class QuantisedLayer:
+    """A layer in the integers that the hardware works with.
+
+    Parameters
+    ----------
+    name, input : str
+        Name of the layer, which is that of its output map as well, and of its input map.
+    in_shape : tuple
+        (C, H, W) of the input.
+    weights : int array [O, C, kh, kw]
+    bias, scale, shift : int arrays [O]
+    stride : int
+    pad : tuple
+        (top, left, bottom, right).
+    relu : bool
+        Outputs are unsigned, else signed.
+    signed_in : bool
+        The input is signed.
+    pool : int
+        Max-pool kernel 2 or 3 (stride 2), 0 for none.
+    pool_ceil : bool
+        Ceil mode; else the map is trimmed to the windows that pooling looks at.
+    keep_full : bool
+        The map before pooling is an output too, called ``name.full``.
+    value_width : int
+    """
+    name: str
+    input: str
+    in_shape: tuple[int, int, int]
+    weights: np.ndarray
+    bias: np.ndarray
+    scale: np.ndarray
+    shift: np.ndarray
+    stride: int = 1
+    pad: tuple[int, int, int, int] = (0, 0, 0, 0)
+    relu: bool = True
+    signed_in: bool = False
+    pool: int = 0
+    pool_ceil: bool = True
+    keep_full: bool = False
+    value_width: int = 8
+
+    @property
+    def full_shape(self) -> tuple[int, int, int]:
+        """(O, H, W) before pooling."""
+        return (self.weights.shape[0], *trimmed_size(self.in_shape[1:], self.weights.shape[2:], self.stride, self.pad,
+                                                     self.pool, self.pool_ceil))
+
+    @property
+    def pooled_shape(self) -> tuple[int, int, int] | None:
+        if not self.pool:
+            return None
+        channels, height, width = self.full_shape
+        return channels, pooled_length(height, self.pool), pooled_length(width, self.pool)
+
+    @property
+    def write_full(self) -> bool:
+        return not self.pool or self.keep_full
+
+    @property
+    def maps(self) -> dict[str, tuple[int, int, int]]:
+        """Name and shape of every map that the layer writes."""
+        if not self.pool:
+            return {self.name: self.full_shape}
+        full = {f"{self.name}.full": self.full_shape} if self.keep_full else {}
+        return full | {self.name: self.pooled_shape}
+
+    def geometry(self, dense_shift: int | None = None) -> Geometry:
+        """Sizes for the tiling; ``dense_shift`` if the input is a dense map."""
+        (channels, height, width), (_, out_height, out_width) = self.in_shape, self.full_shape
+        out_channels, _, kernel_rows, kernel_columns = self.weights.shape
+        return Geometry(height, width, channels, kernel_rows, kernel_columns, self.stride, *self.pad[:2], out_height,
+                        out_width, out_channels, self.pool, self.write_full, dense_shift)
+
+
+@dataclass(frozen=True)
+class LayerResult:
+    """Output maps and work of a layer.
+
+    ``full`` [O, H, W] before pooling, ``pooled`` or None. ``macs``: of all taps inside and outside of the map;
+    ``nonzero_macs``: of non-zero inputs only. ``nonzeros`` [H, W]: non-zero inputs under each window. Densities are
+    fractions of non-zero values, ``density_out`` of the last map.
+    """
+    full: np.ndarray
+    pooled: np.ndarray | None
+    macs: int
+    nonzero_macs: int
+    nonzeros: np.ndarray
+    density_in: float
+    density_out: float
+
+    @property
+    def output(self) -> np.ndarray:
+        return self.full if self.pooled is None else self.pooled
+
+
+def trimmed_size(in_size, kernel, stride, pad, pool, pool_ceil) -> tuple[int, int]:
+    """Rows and columns of windows; without ``pool_ceil`` those that pooling does not look at are left out."""
+    size = []
+    for length, taps, before, after in zip(in_size, kernel, pad[:2], pad[2:], strict=True):
+        count = (length + before + after - taps) // stride + 1
+        if pool and not pool_ceil:
+            count = 2 * ((count - pool) // 2) + pool
+        size.append(count)
+    return size[0], size[1]
+
+
+def run_layer(layer: QuantisedLayer, x: np.ndarray) -> LayerResult:
+    """The outputs of ``layer`` for the input ``x[C, H, W]``, bit for bit those of the hardware."""
+    x = np.asarray(x)
+    low, high = postprocess.value_limits(layer.value_width, layer.signed_in)
+    if x.shape != layer.in_shape:
+        raise ValueError(f"the input of {layer.name} is {layer.in_shape}, not {x.shape}")
+    if x.min() < low or x.max() > high:
+        raise ValueError(f"the input of {layer.name} must be {low} to {high}, not {x.min()} to {x.max()}")
+    size, kernel = layer.full_shape[1:], layer.weights.shape[2:]
+    sums = array.convolve(x, layer.weights, stride=layer.stride, pad=layer.pad, size=size)
+    nonzeros = array.window_nonzeros(x, kernel, stride=layer.stride, pad=layer.pad, size=size)
+    full = postprocess.requantise(sums, layer.bias, layer.scale, layer.shift, relu=layer.relu,
+                                  value_width=layer.value_width)
+    pooled = postprocess.max_pool(full, layer.pool) if layer.pool else None
+    output = full if pooled is None else pooled
+    return LayerResult(full, pooled, layer.weights.size * size[0] * size[1],
+                       int(nonzeros.sum()) * layer.weights.shape[0], nonzeros,
+                       np.count_nonzero(x) / x.size, np.count_nonzero(output) / output.size)

@@ -1,0 +1,38 @@
+"""Random integer layers and maps for tests."""
+import numpy as np
+
+from golden.layer import QuantisedLayer
+from golden.network import QuantisedNetwork
+from golden.postprocess import value_limits
+
+DENSITIES = (0.0, 1 / 64, 0.1, 0.5, 1.0)
+
+
+def random_map(rng, shape, *, width, signed, density):
+    """Integers of ``width`` bits, ``density`` of them not 0; small ones and both limits are among them."""
+    low, high = value_limits(width, signed)
+    values = rng.integers(low, high, shape, endpoint=True)
+    values = np.where(rng.random(shape) < 0.1, rng.choice([low, high], shape), values)
+    values[values == 0] = 1
+    return values * (rng.random(shape) < density)
+
+
+def random_layer(rng, name, source, in_shape, *, width, kernel, out_channels, stride=1, pad=(0, 0, 0, 0), relu=True,
+                 signed_in=False, pool=0, pool_ceil=True, keep_full=False):
+    """A layer whose outputs spread over their range: some are clamped, at both ends."""
+    limit = value_limits(width, True)[1]
+    shape = (out_channels, in_shape[0], *kernel)
+    weights = rng.integers(-limit, limit, shape, endpoint=True) * (rng.random(shape) < 0.8)
+    spread = float(limit) ** 2 * np.sqrt(np.prod(shape[1:]))
+    bias = rng.integers(-int(spread), int(spread), out_channels, endpoint=True)
+    scale = rng.integers(1 << 15, 1 << 16, out_channels)
+    shift = np.full(out_channels, int(np.log2(spread / limit)) + 16)
+    shift += rng.integers(-2, 1, out_channels)
+    return QuantisedLayer(name, source, in_shape, weights, bias, scale, shift, stride, pad, relu, signed_in, pool,
+                          pool_ceil, keep_full, width)
+
+
+def single(layer, name="single"):
+    """A network of one layer."""
+    return QuantisedNetwork(name, layer.value_width, layer.in_shape, layer.signed_in, (layer,), (layer.name,),
+                            input_name=layer.input)

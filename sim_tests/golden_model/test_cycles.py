@@ -1,0 +1,89 @@
+"""The cycle estimate: counts are exact where they can be, and each stage grows with what it should grow with."""
+import dataclasses
+
+import numpy as np
+import pytest
+
+from golden.cycles import (
+    estimate,
+    estimate_result,
+    inside_fraction,
+    kinds,
+    scale_beats,
+    slot_read_beats,
+    tiled_nonzero_macs,
+    weight_beats,
+    write_beats,
+)
+from golden.layer import run_layer
+from golden.tiling import Geometry, Tiling
+from hw.configs import CONFIGS
+
+from .random_layers import random_layer, random_map
+
+TINY, DEFAULT = CONFIGS["tiny"], CONFIGS["default"]
+GEOMETRY = Geometry(20, 24, 40, 3, 3, 1, 1, 1, 20, 24, 100)
+TILING = Tiling(32, 1, 4, 8, 3, 5)
+
+
+def test_weights_and_scales_are_counted_to_the_beat():
+    assert weight_beats(GEOMETRY, DEFAULT) == 9 * 40 * (8 + 5)
+    assert scale_beats(GEOMETRY, DEFAULT) == 2 * (64 + 64)
+    assert kinds(100, 64) == [(64, 1), (36, 1)] and kinds(64, 64) == [(64, 1)] and kinds(3, 64) == [(3, 1)]
+
+
+def test_one_window_on_one_lane_block():
+    geometry = Geometry(1, 1, 32, 1, 1, 1, 0, 0, 1, 1, 64)
+    cost = estimate(geometry, Tiling(32, 1, 1, 1, 1, 1), DEFAULT, density_in=1.0, density_out=0.0)
+    assert (cost.drain, cost.read, cost.write) == (8, 2 + 16 + 128 + 32 * 8, 4)
+    assert 32 < cost.compute < 60 and cost.bound == "read"
+
+
+def test_densities_drive_reads_and_compute():
+    costs = [estimate(GEOMETRY, TILING, DEFAULT, density_in=density, density_out=density)
+             for density in (0.0, 0.1, 0.5, 1.0)]
+    for name in ("compute", "read", "write", "cycles"):
+        values = [getattr(cost, name) for cost in costs]
+        assert values == sorted(values) and values[0] < values[-1], name
+    full = slot_read_beats(GEOMETRY, DEFAULT, 1.0)
+    assert slot_read_beats(GEOMETRY, DEFAULT, 0.0) == 2 < full <= 18
+    assert slot_read_beats(dataclasses.replace(GEOMETRY, dense_shift=2), DEFAULT, 0.0) == 2
+
+
+def test_more_passes_read_the_weights_again():
+    one = estimate(GEOMETRY, TILING, DEFAULT, density_in=0.5, density_out=0.5)
+    more = estimate(GEOMETRY, dataclasses.replace(TILING, tiles_per_pass=1, passes=15), DEFAULT, density_in=0.5,
+                    density_out=0.5)
+    assert more.read - one.read == 10 * weight_beats(GEOMETRY, DEFAULT)
+
+
+def test_outputs_are_written_once_each():
+    pooled = dataclasses.replace(GEOMETRY, pool=2)
+    assert write_beats(GEOMETRY, DEFAULT, 0.0) == 20 * 6 * 4 * 2
+    assert write_beats(pooled, DEFAULT, 0.0) == (20 * 6 + 10 * 3) * 4 * 2
+    assert write_beats(dataclasses.replace(pooled, write_full=False), DEFAULT, 0.0) == 10 * 3 * 4 * 2
+
+
+def test_inside_fraction_counts_taps():
+    assert inside_fraction(Geometry(3, 3, 1, 3, 3, 1, 1, 1, 3, 3, 1)) == pytest.approx(49 / 81)
+    assert inside_fraction(Geometry(4, 4, 1, 2, 2, 2, 0, 0, 2, 2, 1)) == 1
+
+
+def test_shared_windows_of_tiles_are_counted_for_each_tile():
+    rng = np.random.default_rng(3)
+    layer = random_layer(rng, "layer", "input", (4, 9, 18), width=8, kernel=(1, 1), out_channels=3, pool=3)
+    result = run_layer(layer, random_map(rng, layer.in_shape, width=8, signed=False, density=0.5))
+    geometry = layer.geometry()
+    assert tiled_nonzero_macs(geometry, Tiling(4, 1, 10, 18, 1, 1), result) == result.nonzero_macs
+    tiling = Tiling(4, 1, 4, 8, 6, 1)
+    nonzeros = result.nonzeros
+    extra = nonzeros[4].sum() + nonzeros[:, 8].sum() + nonzeros[:, 16].sum() + nonzeros[4, 8] + nonzeros[4, 16]
+    assert tiled_nonzero_macs(geometry, tiling, result) == 3 * (nonzeros.sum() + extra)
+
+
+def test_estimate_of_a_run_is_near_its_work():
+    rng = np.random.default_rng(4)
+    layer = random_layer(rng, "layer", "input", (32, 16, 16), width=8, kernel=(3, 3), out_channels=64, pad=(1, 1, 1, 1))
+    result = run_layer(layer, random_map(rng, layer.in_shape, width=8, signed=False, density=0.5))
+    cost = estimate_result(layer.geometry(), Tiling(32, 3, 4, 8, 8, 1), DEFAULT, result)
+    assert 1 < cost.compute / (result.nonzero_macs / DEFAULT.total_lanes) < 1.4

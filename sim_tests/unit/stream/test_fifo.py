@@ -1,0 +1,71 @@
+# amaranth: UnusedElaboratable=no
+import random
+
+import pytest
+from amaranth.hdl import signed
+from amaranth.lib import data
+
+from hw.stream.fifo import MAX_LUT_DEPTH, StreamFifo
+from sim_tests.bench.stream import STALL_GRID, StreamBench
+
+DEPTHS = [1, 2, 3, 8, MAX_LUT_DEPTH, MAX_LUT_DEPTH + 1]
+PAIR = data.StructLayout({"value": signed(5), "last": 1})
+
+
+def words(count, seed):
+    chance = random.Random(seed)
+    return [{"value": chance.randint(-16, 15), "last": chance.randint(0, 1)} for _ in range(count)]
+
+
+@pytest.mark.parametrize("stall", STALL_GRID)
+@pytest.mark.parametrize("depth", DEPTHS)
+def test_keeps_words_and_order_under_stalls(depth, stall):
+    sent = words(60, depth)
+    dut = StreamFifo(PAIR, depth)
+    bench = StreamBench(dut, seed=depth)
+    bench.source(dut.i, sent, stall=stall[0])
+    received = bench.sink(dut.o, count=len(sent), stall=stall[1])
+    bench.run()
+    assert received == sent, f"depth {depth}, stall {stall}"
+
+
+@pytest.mark.parametrize("depth", [2, 8, MAX_LUT_DEPTH + 1])
+def test_full_rate_and_latency(depth):
+    dut = StreamFifo(8, depth)
+    bench = StreamBench(dut)
+    bench.source(dut.i, range(40))
+    bench.sink(dut.o, count=40)
+    cycles = bench.last_cycles
+    bench.run()
+    assert [cycle - cycles[0] for cycle in cycles] == list(range(40))
+    # The first word is offered before the first clock edge, which is cycle 1 of the bench.
+    assert cycles[0] == 1 + dut.LATENCY
+
+
+@pytest.mark.parametrize("depth", DEPTHS)
+def test_takes_exactly_depth_words_and_counts_them(depth):
+    dut = StreamFifo(8, depth)
+    bench = StreamBench(dut)
+
+    async def fill(ctx):
+        ctx.set(dut.i.valid, 1)
+        for number in range(depth + 6):
+            assert ctx.get(dut.level) <= depth
+            ctx.set(dut.i.payload, number)
+            await ctx.tick()
+        assert ctx.get(dut.level) == depth and not ctx.get(dut.i.ready)
+        ctx.set(dut.i.valid, 0)
+        ctx.set(dut.o.ready, 1)
+        levels = []
+        for _ in range(depth + 1):
+            levels.append(ctx.get(dut.level))
+            await ctx.tick()
+        assert levels == list(range(depth, -1, -1))
+    bench.testbench(fill)
+    bench.run(deadline=500)
+
+
+@pytest.mark.parametrize("depth", [0, -1, 1.5])
+def test_refuses_depth(depth):
+    with pytest.raises(ValueError, match="depth must be a positive integer"):
+        StreamFifo(8, depth)
