@@ -165,10 +165,10 @@ def _with_passes(geometry, config, chunk_channels, chunk_rows, tile_rows, tile_c
              * len(tile_spans(geometry.out_width, tile_columns, geometry.tile_overlap)))
     chunks = ceil_div(geometry.in_channels, chunk_channels) * ceil_div(geometry.kernel_rows, chunk_rows)
     total = pass_windows(geometry, Tiling(chunk_channels, chunk_rows, tile_rows, tile_columns, tiles, 1))[0]
-    passes = 1 if chunks == 1 else ceil_div(total, config.groups * config.sum_windows)
-    while True:
+    fewest = 1 if chunks == 1 else ceil_div(total, config.groups * config.sum_windows)
+    for passes in range(fewest, tiles + 1):
         per_pass = ceil_div(tiles, passes)
         tiling = Tiling(chunk_channels, chunk_rows, tile_rows, tile_columns, per_pass, ceil_div(tiles, per_pass))
         if chunks == 1 or max(pass_windows(geometry, tiling)) <= config.groups * config.sum_windows:
-            return tiling
-        passes += 1
+            break
+    return tiling

@@ -108,13 +108,13 @@ class ForkProof(wiring.Component):
 
 @pytest.mark.parametrize("depth", [1, 2, 3, 4])
 def test_fifo(depth):
-    prove(QueueProof(StreamFifo(WIDTH, depth), depth, delay=1, exact=True), depth=4 * depth + 4)
+    prove(QueueProof(StreamFifo(WIDTH, depth), depth, delay=1, exact=True), depth=3 * depth + 4)
 
 
-@pytest.mark.parametrize("depth", [2, 3, 4])
+@pytest.mark.parametrize("depth", [2, 3])
 def test_block_ram_fifo(depth, monkeypatch):
     monkeypatch.setattr("hw.stream.fifo.MAX_LUT_DEPTH", 0)
-    prove(QueueProof(StreamFifo(WIDTH, depth), depth, delay=2), depth=4 * depth + 4)
+    prove(QueueProof(StreamFifo(WIDTH, depth), depth, delay=2), depth=3 * depth + 4)
 
 
 @pytest.mark.parametrize("depth", [1, 4, 7, MAX_LUT_DEPTH, MAX_LUT_DEPTH + 1])

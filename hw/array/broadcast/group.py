@@ -3,12 +3,13 @@
 Source: A. Aimar et al., "NullHop", IEEE TNNLS 30(3), 2019, section III.
 """
 from amaranth import *
-from amaranth.lib import data, stream, wiring
+from amaranth.lib import data, memory, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from ...buffer.tile_buffer import TileBuffer
+from ...buffer.weight_buffer import WeightBuffer
 from ...config import AcceleratorConfig
-from ...payloads import activity, group_job, map_write, sums, value_write, weight_write
+from ...payloads import activity, group_job, map_write, sums, unit_weights, value_write, weight_write
 from ...stream.fifo import StreamFifo
 from .bit_walker import BitWalker, element
 from .drain import Drain
@@ -18,6 +19,8 @@ from .word_filter import WordFilter, full_word
 
 #: Words behind the filter: they bridge runs of empty words, the set-up of jobs and the ends of windows.
 QUEUE_DEPTH = 8
+#: Cycles from an element to its finished sum: weight memory, and the unit.
+LANE_LATENCY = 1 + Unit.ADD_DELAY + 1
 
 
 class Group(wiring.Component):
@@ -64,7 +67,7 @@ class Group(wiring.Component):
     o_idle: Signal
 
     #: Cycles from the bit that ends a window to ``o_sums.valid``.
-    LATENCY = BitWalker.LATENCY + Unit.ADD_DELAY + 1 + Drain.LATENCY
+    LATENCY = BitWalker.LATENCY + LANE_LATENCY + Drain.LATENCY
 
     def __init__(self, config: AcceleratorConfig, index: int):
         self.config, self.index = config, index
@@ -107,29 +110,44 @@ class Group(wiring.Component):
         m.d.comb += self.o_idle.eq(walker.o_idle & found_none & bits.o_idle & drain.o_idle & ~lanes_busy)
         return m
 
+    def _build_weights(self, m, address):
+        """One memory for the units that a beat writes: on the 7 series half a block RAM for each unit."""
+        c = self.config
+        rows = []
+        for beat in range(c.units // c.units_per_beat):
+            m.submodules[f"weights{beat}"] = weights = memory.Memory(
+                shape=data.ArrayLayout(unit_weights(c), c.units_per_beat), depth=2 * c.weight_depth, init=[])
+            write, read = weights.write_port(), weights.read_port()
+            m.d.comb += [
+                write.en.eq(self.i_weights.valid & (self.i_weights.p.beat == beat)),
+                write.addr.eq(self.i_weights.p.address), write.data.eq(self.i_weights.p.units),
+                read.addr.eq(address),
+            ]
+            rows += [read.data[position] for position in range(c.units_per_beat)]
+        return rows
+
     def _build_lanes(self, m, issued, value, drain):
         """All units, the delays that keep control beside the values, and the releases behind the memories."""
         c = self.config
-        delayed = [issued] + [Signal(element(c), name=f"element_q{n}") for n in range(1, Unit.ADD_DELAY + 2)]
+        delayed = [issued] + [Signal(element(c), name=f"element_q{n}") for n in range(1, LANE_LATENCY + 1)]
         m.d.sync += [later.eq(sooner) for sooner, later in zip(delayed, delayed[1:], strict=False)]
-        add, done = delayed[Unit.ADD_DELAY], delayed[Unit.ADD_DELAY + 1]
-        for n in range(c.units):
+        add, done = delayed[-2:]
+        units, shadows = [], []
+        for n, weights in enumerate(self._build_weights(m, issued.weight)):
             m.submodules[f"unit{n}"] = unit = Unit(c)
-            beat, position = divmod(n, c.units_per_beat)
             m.d.comb += [
-                unit.i_write.eq(self.i_weights.valid & (self.i_weights.p.beat == beat)),
-                unit.i_write_address.eq(self.i_weights.p.address),
-                unit.i_weights.eq(self.i_weights.p.units[position]),
-                unit.i_address.eq(issued.weight), unit.i_value.eq(value),
-                unit.i_add.eq(add.valid), unit.i_first.eq(add.first),
+                unit.i_weights.eq(weights), unit.i_value.eq(value), unit.i_add.eq(add.valid),
+                unit.i_first.eq(add.first), unit.i_load.eq(drain.i_load), unit.i_shift.eq(drain.o_shift),
             ]
-            m.d.comb += [drain.i_lanes[n * c.lanes_per_unit + lane].eq(unit.o_sums[lane])
-                         for lane in range(c.lanes_per_unit)]
+            units.append(unit)
+            shadows += unit.o_shadow
+        followers = [follower for unit in units for follower in unit.i_shadow]
+        m.d.comb += [follower.eq(shadow) for follower, shadow in zip(followers, shadows[c.drain:], strict=False)]
         m.d.comb += [
             self.o_tile_release.eq(delayed[1].release_tile), self.o_weights_release.eq(delayed[1].release_weights),
             drain.i_load.eq(done.valid & done.last), drain.i_restart.eq(done.restart),
             drain.i_first_chunk.eq(done.first_chunk), drain.i_last_chunk.eq(done.last_chunk),
-            drain.i_words.eq(done.words),
+            drain.i_words.eq(done.words), drain.i_lanes.eq(Cat(shadows[:c.drain])),
         ]
         return Cat(stage.valid | stage.release_tile for stage in delayed).any()
 

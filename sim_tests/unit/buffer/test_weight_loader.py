@@ -88,7 +88,7 @@ class Run:
         self.bench.source(dut.i_layer, layers, stall=stall[0])
         self.bench.testbench(memory.run, background=True)
         self.bench.testbench(self._buffers)
-        self.bench.run(deadline=400_000)
+        self.bench.run(deadline=50_000)
 
     async def _buffers(self, ctx):
         dut, chance = self.dut, random.Random(f"{self.seed} buffers")

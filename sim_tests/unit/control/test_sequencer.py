@@ -258,7 +258,7 @@ class Layers:
                 self.end_delay.append(len(history) - idle_since)
 
     def run(self):
-        self.bench.run()
+        self.bench.run(deadline=10_000)
         for received, expected in zip(self.received, ([job[0] for job in self.jobs], [job[1] for job in self.jobs],
                                                       self.collects), strict=True):
             assert meaningful(received, expected) == expected, self.context

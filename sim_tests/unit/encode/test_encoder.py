@@ -99,7 +99,7 @@ def run_encoder(config, maps, *, tile_columns=0, stall=(0.0, 0.0), seed=0):
         await ctx.tick().repeat(2)
         assert ctx.get(dut.o_idle), f"not idle after the last beat (seed {seed})"
     bench.testbench(idle)
-    bench.run()
+    bench.run(deadline=20_000)
     where = f"maps {[array.shape for array in maps]}, config {config.name}, stall {stall}, seed {seed}"
     for number, (got, want) in enumerate(zip(got_requests, requests, strict=True)):
         assert got == want, f"request {number}, {where}"

@@ -71,7 +71,7 @@ def test_rows_and_tails_hold_the_non_zeros_in_order(config, density, pause):
         for _ in range(Packer.LATENCY):
             await cycle()
     bench.testbench(drive)
-    bench.run()
+    bench.run(deadline=20_000)
     expected = [(slot, [value for word in words if word["slot"] == slot for value in word["values"] if value])
                 for words, ends in rounds for slot in ends]
     assert ended == expected, f"config {config.name}, density {density}, seed {seed}"

@@ -110,7 +110,7 @@ def run_requantise(config, scales, words, relu, *, stall=(0.0, 0.0), seed=0):
     expected = expect(config, scales, words, relu)
     received = bench.sink(dut.o, count=len(expected), stall=stall[1])
     cycles = bench.last_cycles
-    bench.run()
+    bench.run(deadline=20_000)
     for number, (got, want) in enumerate(zip(received, expected, strict=True)):
         assert got == want, f"word {number} of {config.name}: {words[number]} (stall {stall}, seed {seed})"
     return [cycle - started[0] for cycle in cycles]
@@ -182,7 +182,7 @@ def test_one_half_is_written_while_the_other_is_read():
     bench.testbench(second)
     expected = expect(config, scales[:config.lanes] + later, words + after, 0)
     received = bench.sink(dut.o, count=len(expected))
-    bench.run()
+    bench.run(deadline=20_000)
     assert len(words) > config.lanes and received == expected, f"seed {seed}"
 
 
@@ -206,4 +206,4 @@ def test_idle_only_when_empty():
         await ctx.tick()
         assert ctx.get(dut.o_idle)
     bench.testbench(watch)
-    bench.run()
+    bench.run(deadline=20_000)
