@@ -7,7 +7,8 @@ SIZE   ?=
 VENV   := .venv
 PY     := $(VENV)/bin/python
 READY  := $(VENV)/.ready
-PYTEST := $(PY) -m pytest -q
+# Two workers, one thread each.
+PYTEST := OMP_NUM_THREADS=1 $(PY) -m pytest -q
 
 # One thing at a time: the parts use the cores themselves.
 .NOTPARALLEL:
@@ -64,7 +65,7 @@ verilog: $(READY)  ## Verilog of CONFIG= into build/verilog/
 	@$(PY) -m hw.generate --config $(CONFIG) -o build/verilog/zeroskip_$(CONFIG).v
 	@echo "build/verilog/zeroskip_$(CONFIG).v"
 
-coverage: $(READY)  ## Line and toggle coverage of the RTL, into build/coverage/
+coverage: $(READY)  ## Lines and branches of the RTL that whole-network runs reach
 	@$(PY) -m boards.sim.coverage --config tiny
 
 clean:  ## Remove what was built; the virtual environment stays

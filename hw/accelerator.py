@@ -124,8 +124,8 @@ class Accelerator(wiring.Component):
         m.d.comb += [
             reader.i_start.eq(self.i_start), reader.i_address.eq(self.i_descriptor_address),
             reader.i_count.eq(self.i_layer_count),
-            # A bad descriptor ends the run only after the layers before it.
-            self.o_error.eq(sequencer.o_error | reader.o_error & ~sequencer.o_busy & running),
+            # A bad descriptor ends the run only after the layers before it and their log records.
+            self.o_error.eq(sequencer.o_error | reader.o_error & ~sequencer.o_busy & sequencer.i_idle & running),
             self.o_error_code.eq(Mux(sequencer.o_error, sequencer.o_error_code, reader.o_error_code)),
             self.o_error_address.eq(Mux(sequencer.o_error, sequencer.o_error_address, reader.o_error_address)),
             self.o_descriptor_address.eq(sequencer.o_error_address),

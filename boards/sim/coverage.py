@@ -41,7 +41,8 @@ def odd_network(rng: np.random.Generator) -> Network:
         return rng.normal(size=shape)
 
     return Network("odd", (3, 23, 19), (
-        Layer("wide", "input", weights(20, 3, 7, 7), stride=2, pad=(3, 2, 3, 4), pool=3, pool_ceil=True, keep_full=True),
+        Layer("wide", "input", weights(20, 3, 7, 7), stride=2, pad=(3, 2, 3, 4), pool=3, pool_ceil=True,
+              keep_full=True),
         Layer("deep", "wide.full", weights(37, 20, 3, 3), rng.normal(size=37), pad=(1, 1, 1, 1), pool=2),
         Layer("steps", "deep", weights(17, 37, 5, 3), stride=3, pad=(2, 0, 2, 2)),
         Layer("signed", "wide", weights(5, 20, 1, 1), relu=False),
@@ -92,7 +93,8 @@ def main(arguments=None):
     folder.mkdir(parents=True, exist_ok=True)
     points = defaultdict(int)
     for number, (program, x) in enumerate(programs(config, np.random.default_rng(1))):
-        with CoverageSimulator(config, memory_bytes=program.memory_bytes, base=program.base, stalls=STALLS) as simulator:
+        memory = {"memory_bytes": program.memory_bytes, "base": program.base}
+        with CoverageSimulator(config, stalls=STALLS, **memory) as simulator:
             run_program(simulator, program, x, maps=())
             simulator.write_coverage(folder / f"{number}.dat")
         for point, count in read_points((folder / f"{number}.dat").read_text()).items():

@@ -21,9 +21,11 @@ class RunError(SimulationError):
 @dataclass(frozen=True)
 class RunResult:
     """``layers``: for each layer its counters by name; ``cycles``: of the run, as the accelerator counts them;
-    ``read_beats``, ``write_beats``: as the memory counts them; ``maps``: the requested maps by name."""
+    ``clock_cycles``: as the simulator counts them, from the first register written; ``read_beats``, ``write_beats``: as
+    the memory counts them; ``maps``: the requested maps by name."""
     layers: list[dict[str, int]]
     cycles: int
+    clock_cycles: int
     read_beats: int
     write_beats: int
     maps: dict
@@ -92,8 +94,10 @@ def run_program(simulator: Simulator, program, inputs, *, maps=None, max_cycles=
     for address, data in (*program.segments, program.encode_input(inputs)):
         load(simulator, address, data)
     before = simulator.read_beats, simulator.write_beats
+    begin = simulator.cycles
     start(simulator, program)
     reason = simulator.run(max_cycles, progress=progress)
+    clock_cycles = simulator.cycles - begin
     check_status(simulator, reason)
     # The low word is read first: it latches the high one.
     low = simulator.read_register("cycles_low")
@@ -104,5 +108,5 @@ def run_program(simulator: Simulator, program, inputs, *, maps=None, max_cycles=
         log = parse_log(simulator.dram[offset:offset + program.layer_count * LOG_BYTES].tobytes())
     region = simulator.dram[program.base - simulator.base:]
     names = program.maps if maps is None else maps
-    return RunResult(log, cycles, simulator.read_beats - before[0], simulator.write_beats - before[1],
+    return RunResult(log, cycles, clock_cycles, simulator.read_beats - before[0], simulator.write_beats - before[1],
                      {name: program.read_map(name, region) for name in names})

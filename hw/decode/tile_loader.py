@@ -168,7 +168,7 @@ class TileLoader(wiring.Component):
         return slot_ends
 
     def _build_value_request(self, m, map_writer, value_reader):
-        """Request the values of a slot and, in the same cycle, note where they go."""
+        """Request the values of a slot that has some and, in the same cycle, note where they go."""
         m.submodules.slots = slots = StreamFifo(shape=slot_values(self.config), depth=self.VALUE_SLOTS)
         wiring.connect(m, slots.o, value_reader.i)
         counted = map_writer.o
@@ -176,7 +176,8 @@ class TileLoader(wiring.Component):
         m.d.comb += [
             empty.eq(counted.p.beats == 0),
             slots.i.payload.eq(counted.payload),
-            slots.i.valid.eq(counted.valid & (empty | self.o_value_request.ready)),
+            # Empty slots would hold up the data behind them; the last one tells that the tile is done.
+            slots.i.valid.eq(counted.valid & Mux(empty, counted.p.slot.last, self.o_value_request.ready)),
             self.o_value_request.valid.eq(counted.valid & ~empty & slots.i.ready),
             self.o_value_request.p.address.eq(Cat(C(0, 3), counted.p.slot.address + self.config.map_beats)),
             self.o_value_request.p.beats.eq(counted.p.beats),

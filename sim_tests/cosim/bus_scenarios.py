@@ -1,5 +1,6 @@
 """Run inside the simulator by test_bus.py: the bus parts against the models of cocotbext-axi."""
 import itertools
+import logging
 import random
 
 import cocotb
@@ -16,6 +17,7 @@ SEED = 5
 async def start(dut):
     """Clock and reset; returns (register master, memory)."""
     cocotb.start_soon(Clock(dut.clk, 10, "ns").start())
+    logging.getLogger("cocotb.bus_top").setLevel(logging.WARNING)
     dut.rst.value = 1
     dut.i_done.value = 0
     for kind, n in itertools.product(("i_read", "i_write"), range(2)):
@@ -93,7 +95,7 @@ async def copies(dut, likely):
                  for which, kind in enumerate(("i_read", "i_write"))]:
         await task
     quiet = 0
-    for _ in range(40_000):
+    for _ in range(8_000):
         await RisingEdge(dut.clk)
         quiet = quiet + 1 if dut.o_idle.value else 0
         if quiet == 8:

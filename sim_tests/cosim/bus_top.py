@@ -12,6 +12,9 @@ from hw.stream.fifo import StreamFifo
 
 CLIENTS = 2
 MAX_BURST = 16
+#: Holds all that a client copies: R and W each serve one client at a time, in orders that may differ, so that with less
+#: room both could wait for each other.
+QUEUE = 1024
 
 
 class BusTop(wiring.Component):
@@ -32,7 +35,7 @@ class BusTop(wiring.Component):
         wiring.connect(m, csr.axi, wiring.flipped(self.s_axi))
         connect_axi4(m, self.m_axi, reader.axi, writer.axi)
         for n in range(CLIENTS):
-            m.submodules[f"queue{n}"] = queue = StreamFifo(64, 8)
+            m.submodules[f"queue{n}"] = queue = StreamFifo(64, QUEUE)
             wiring.connect(m, reader.i_request[n], wiring.flipped(self.i_read[n]))
             wiring.connect(m, writer.i_request[n], wiring.flipped(self.i_write[n]))
             wiring.connect(m, reader.o_data[n], queue.i)

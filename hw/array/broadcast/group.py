@@ -3,13 +3,13 @@
 Source: A. Aimar et al., "NullHop", IEEE TNNLS 30(3), 2019, section III.
 """
 from amaranth import *
-from amaranth.lib import data, memory, stream, wiring
+from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from ...buffer.tile_buffer import TileBuffer
 from ...buffer.weight_buffer import WeightBuffer
 from ...config import AcceleratorConfig
-from ...payloads import activity, group_job, map_write, sums, unit_weights, value_write, weight_write
+from ...payloads import activity, group_job, map_write, sums, value_write, weight_write
 from ...stream.fifo import StreamFifo
 from .bit_walker import BitWalker, element
 from .drain import Drain
@@ -20,13 +20,14 @@ from .word_filter import WordFilter, full_word
 #: Words behind the filter: they bridge runs of empty words, the set-up of jobs and the ends of windows.
 QUEUE_DEPTH = 8
 #: Cycles from an element to its finished sum: weight memory, and the unit.
-LANE_LATENCY = 1 + Unit.ADD_DELAY + 1
+LANE_LATENCY = WeightBuffer.LATENCY + Unit.ADD_DELAY + 1
 
 
 class Group(wiring.Component):
     """All sums of the windows whose turn is ``index``, as ``payloads.sums``, window by window.
 
-    ``WindowWalker`` -> ``WordFilter`` -> queue -> ``BitWalker`` -> values and ``Unit`` s -> ``Drain``.
+    ``WindowWalker`` -> ``WordFilter`` -> queue -> ``BitWalker`` -> ``TileBuffer``, ``WeightBuffer`` -> each ``Unit`` ->
+    ``Drain``.
 
     Flow control: a non-zero value a cycle. Jobs overlap: the next one is set up while the values of the present one
     are multiplied. ``o_sums`` may stall; the group goes on until the sums of 4 windows wait.
@@ -90,8 +91,10 @@ class Group(wiring.Component):
         m.submodules.word_filter = word_filter = WordFilter(c)
         m.submodules.queue = queue = StreamFifo(full_word(c), depth=QUEUE_DEPTH)
         m.submodules.bit_walker = bits = BitWalker(c)
+        m.submodules.weight_buffer = weights = WeightBuffer(c)
         m.submodules.drain = drain = Drain(c)
-        for own, part in ((self.i_job, walker.i_job), (self.i_map, tile.i_map), (self.i_values, tile.i_values)):
+        for own, part in ((self.i_job, walker.i_job), (self.i_map, tile.i_map), (self.i_values, tile.i_values),
+                          (self.i_weights, weights.i)):
             wiring.connect(m, wiring.flipped(own), part)
         for source, sink in ((walker.o, word_filter.i), (word_filter.o, queue.i), (queue.o, bits.i)):
             wiring.connect(m, source, sink)
@@ -102,41 +105,26 @@ class Group(wiring.Component):
             self.o_tile_take.eq(walker.o_tile_take), self.o_weights_take.eq(walker.o_weights_take),
             tile.i_map_address.eq(word_filter.o_map_address), tile.i_map_enable.eq(word_filter.o_map_enable),
             word_filter.i_map.eq(tile.o_map), tile.i_value.eq(bits.o.value),
+            weights.i_address.eq(bits.o.weight),
             bits.i_drained.eq(self.o_sums.valid & self.o_sums.ready),
         ]
-        lanes_busy = self._build_lanes(m, bits.o, tile.o_value, drain)
+        lanes_busy = self._build_lanes(m, bits.o, tile.o_value, weights.o, drain)
         found_none = ~walker.o_walking & word_filter.o_idle & ~queue.o.valid & ~bits.o_word
         self._build_activity(m, walker, bits, found_none)
         m.d.comb += self.o_idle.eq(walker.o_idle & found_none & bits.o_idle & drain.o_idle & ~lanes_busy)
         return m
 
-    def _build_weights(self, m, address):
-        """One memory for the units that a beat writes: on the 7 series half a block RAM for each unit."""
-        c = self.config
-        rows = []
-        for beat in range(c.units // c.units_per_beat):
-            m.submodules[f"weights{beat}"] = weights = memory.Memory(
-                shape=data.ArrayLayout(unit_weights(c), c.units_per_beat), depth=2 * c.weight_depth, init=[])
-            write, read = weights.write_port(), weights.read_port()
-            m.d.comb += [
-                write.en.eq(self.i_weights.valid & (self.i_weights.p.beat == beat)),
-                write.addr.eq(self.i_weights.p.address), write.data.eq(self.i_weights.p.units),
-                read.addr.eq(address),
-            ]
-            rows += [read.data[position] for position in range(c.units_per_beat)]
-        return rows
-
-    def _build_lanes(self, m, issued, value, drain):
+    def _build_lanes(self, m, issued, value, weights, drain):
         """All units, the delays that keep control beside the values, and the releases behind the memories."""
         c = self.config
         delayed = [issued] + [Signal(element(c), name=f"element_q{n}") for n in range(1, LANE_LATENCY + 1)]
         m.d.sync += [later.eq(sooner) for sooner, later in zip(delayed, delayed[1:], strict=False)]
         add, done = delayed[-2:]
         units, shadows = [], []
-        for n, weights in enumerate(self._build_weights(m, issued.weight)):
+        for n in range(c.units):
             m.submodules[f"unit{n}"] = unit = Unit(c)
             m.d.comb += [
-                unit.i_weights.eq(weights), unit.i_value.eq(value), unit.i_add.eq(add.valid),
+                unit.i_weights.eq(weights[n]), unit.i_value.eq(value), unit.i_add.eq(add.valid),
                 unit.i_first.eq(add.first), unit.i_load.eq(drain.i_load), unit.i_shift.eq(drain.o_shift),
             ]
             units.append(unit)

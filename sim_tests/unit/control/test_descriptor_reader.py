@@ -210,7 +210,7 @@ def test_legal_neighbours_of_the_relations_come_through(name):
     ("tiny", (1, 1, 160), (1, 1, 161)),
     ("default", (4, 4, 32), (3, 3, 57)),        # 512 and 513
     ("default", (1, 1, 512), (1, 1, 513)),
-    ("nullhop", (6, 6, 32), (1, 1, 1153)),
+    ("nullhop", (6, 6, 32), (7, 7, 32)),        # 49 taps
     ("nullhop", (6, 6, 32), (7, 7, 8191)),      # the largest product there is
 ])
 def test_a_chunk_at_the_limit_fits_and_one_beyond_is_refused(name, at_limit, beyond):
