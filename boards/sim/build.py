@@ -168,7 +168,7 @@ def compile_shared(sources, library, flags=()):
 
 def _without_zeros(verilog):
     # Verilator clears memories anyway; the lines that do it are most of the text and of the time to read it.
-    return re.sub(r"^    \S+\[\d+\] = \d+'h0+;\n", "", verilog, flags=re.MULTILINE)
+    return re.sub(r"^    \S+ ?\[\d+\] = \d+'h0+;\n", "", verilog, flags=re.MULTILINE)
 
 
 def _verilate(verilator, verilog, folder, options):

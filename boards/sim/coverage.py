@@ -41,11 +41,11 @@ def odd_network(rng: np.random.Generator) -> Network:
         return rng.normal(size=shape)
 
     return Network("odd", (3, 23, 19), (
-        Layer("wide", "input", weights(20, 3, 7, 7), stride=2, pad=(3, 2, 3, 4), pool=3, pool_ceil=True,
+        Layer("wide", "input", weights(20, 3, 7, 7), stride=2, pad=(3, 2, 3, 4), pool=3, pool_ceil=True),
+        Layer("deep", "wide", weights(37, 20, 3, 3), rng.normal(size=37), pad=(1, 1, 1, 1), pool=2, pool_ceil=True,
               keep_full=True),
-        Layer("deep", "wide.full", weights(37, 20, 3, 3), rng.normal(size=37), pad=(1, 1, 1, 1), pool=2),
-        Layer("steps", "deep", weights(17, 37, 5, 3), stride=3, pad=(2, 0, 2, 2)),
-        Layer("signed", "wide", weights(5, 20, 1, 1), relu=False),
+        Layer("steps", "deep.full", weights(17, 37, 5, 3), stride=3, pad=(2, 0, 2, 2)),
+        Layer("signed", "deep", weights(5, 37, 1, 1), relu=False),
         Layer("again", "signed", weights(33, 5, 2, 2), stride=4, relu=False)))
 
 

@@ -147,3 +147,17 @@ def test_cycles_are_read_as_one_number():
 def test_refuses_an_address_width_that_is_too_small():
     with pytest.raises(ValueError, match="address_width must reach offset 0x38, not 5"):
         CsrBank(address_width=5)
+
+
+def test_latency():
+    async def scenario(ctx, dut, master):
+        for letter, requests in (("r", ["ar"]), ("b", ["aw", "w"])):
+            for name in requests:
+                ctx.set(getattr(dut.axi, f"{name}valid"), 1)
+            await ctx.tick()
+            for name in requests:
+                ctx.set(getattr(dut.axi, f"{name}valid"), 0)
+            for cycle in range(1, 5):
+                assert ctx.get(getattr(dut.axi, f"{letter}valid")) == (cycle >= CsrBank.LATENCY), f"{letter}, {cycle}"
+                await ctx.tick()
+    run(scenario)

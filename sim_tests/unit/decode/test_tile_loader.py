@@ -267,6 +267,15 @@ def test_dense_rate_with_a_latency_of_40(shift):
     assert run.filled[0] <= 1.05 * bound + 70
 
 
+def test_no_more_is_requested_than_waits_without_a_stall():
+    """While no half is free, data of dense segments that come at once do not block the bus."""
+    image = DenseMap(CONFIGS["small"], 5, 3, 12, 0.5, random.Random(5))
+    job = {"row": 0, "rows": 3, "segment": 0, "segments": 3, "block": 0, "blocks": 1}
+    run = Run(CONFIGS["small"], image, [job], seed=5, release=lambda cycle: cycle == 300)
+    requested = sum(beats for cycle, _, beats in run.map_requests if cycle < 300)
+    assert requested == TileLoader.MAP_DEPTH
+
+
 def test_requests_of_the_next_tile_run_ahead():
     """While no half is free, the maps of the next job are fetched already."""
     image = CompressedMap(TINY, 16, 4, 16, 0.5, random.Random(3))
