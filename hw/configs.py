@@ -13,7 +13,7 @@ CONFIGS = {config.name: config for config in (
                       weight_depth=512, tile_slots=32, sum_windows=64, pool_columns=16),
     # NullHop's 128 lanes and 2304 16-bit weights a lane, for comparison with the paper.
     AcceleratorConfig("nullhop", value_width=16, groups=2, lanes=64, block=32, drain=8,
-                      weight_depth=1152, tile_slots=192, sum_windows=128, pool_columns=32),
+                      weight_depth=1152, tile_slots=192, sum_windows=256, pool_columns=32),
 )}
 
 
