@@ -13,9 +13,8 @@ class Unit(wiring.Component):
     8 bits: the memory holds ``w1 - (w0 < 0)`` and ``w0``; with them ``product = value * (w1 * 2**16 + w0)``, whose low
     16 bits are ``value * w0`` and whose high part plus bit 15, the borrow of the low one, is ``value * w1``.
 
-    Flow control: none, a value a cycle. ``i_weights`` and ``i_value`` come in the same cycle as the operand registers
-    of the multiplier: ``i_value`` is one already, ``i_weights`` comes one cycle before. ``i_add`` and ``i_first`` come
-    ``ADD_DELAY`` cycles after ``i_weights``; the sums change one cycle later.
+    Flow control: none, a value a cycle. ``i_value`` comes one cycle after its ``i_weights``, ``i_add`` and ``i_first``
+    come ``ADD_DELAY`` cycles after them; the sums change one cycle later.
 
     Members
     -------

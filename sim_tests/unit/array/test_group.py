@@ -283,7 +283,7 @@ def test_kernels_strides_and_channels(config, kernel, stride, channels):
     tiles = [random_tile(config, rng, density=density, kernel=kernel, channels=channels, columns=2,
                          rows=1 + (kernel[0] < 7), stride=stride, pad=pad, phase=phase)
              for density, pad, phase in ((0.5, 0, 3), (0.2, kernel[0] // 2, 0), (1, min(kernel) - 1, 1))]
-    for index in range(config.groups):
+    for index in range(config.groups) if config is TINY else [stride % 2]:
         Bench(config, tiles, index=index, seed=seed).run()
 
 
@@ -366,8 +366,8 @@ def test_lanes_are_busy(config, density, least, capsys):
     kernel, channels = ((3, 3), 32) if config is ONE else ((3, 3), 16)
     weights = random_tile(config, rng, channels=channels).weights
     tiles = [random_tile(config, rng, density=density, kernel=kernel, channels=channels, rows=2, columns=8,
-                         weights=weights, flags={"weights_first": n == 0, "weights_last": n == 2}, lanes=13)
-             for n in range(3)]
+                         weights=weights, flags={"weights_first": n == 0, "weights_last": n == 1}, lanes=13)
+             for n in range(2)]
     bench = Bench(config, tiles, index=0, seed=40)
     bench.run()
     busy = [n for n, name in enumerate(bench.activity) if name == "busy"]
