@@ -72,8 +72,8 @@ class Layer:
         if max(trimmed) > MAX_SIDE:
             raise ValueError(f"layer {self.name} has a side of {max(trimmed)}, the limit is {MAX_SIDE}")
         if self.pool == 3 and self.keep_full:
-            raise ValueError(f"layer {self.name} keeps the map before a 3x3 pool, which only a 2x2 pool allows; pool it "
-                             f"in a layer of its own (a 1x1 convolution with identity weights)")
+            raise ValueError(f"layer {self.name} keeps the map before a 3x3 pool, which only a 2x2 pool allows; pool "
+                             f"it in a layer of its own (a 1x1 convolution with identity weights)")
         if self.pool and self.keep_full and trimmed != size:
             raise ValueError(f"layer {self.name} keeps the map before pooling, so that its pool must be in ceil mode "
                              f"or cover all of {size[0]} x {size[1]}")
