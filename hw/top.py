@@ -116,7 +116,8 @@ class Top(wiring.Component):
         m.d.comb += [
             accelerator.i_start.eq(start),
             csr.r_status_busy.eq(running | stopping),
-            csr.r_status_done_set.eq(running & accelerator.o_done & ~stopping),
+            # The last write may be answered with an error: the writer is idle, and reports it, in the same cycle.
+            csr.r_status_done_set.eq(running & accelerator.o_done & ~stop),
             csr.r_layer_value.eq(layers), csr.r_error_code_value.eq(code), csr.r_error_address_value.eq(address),
             csr.r_cycles_low_value.eq(cycles[:32]), csr.r_cycles_high_value.eq(cycles[32:]),
             reader.i_abort.eq(stopping), writer.i_abort.eq(stopping),

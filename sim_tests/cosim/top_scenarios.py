@@ -379,7 +379,7 @@ async def stop_ends_a_run_anywhere(dut):
     board = await Board(dut, seed=6, pauses="all").start()
     await board.good_run()
     whole = await board.read("cycles_low")
-    for part in (0, 0.05, 0.2, 0.5, 0.8, 0.95):
+    for part in np.linspace(0, 0.95, 12):
         board.load()
         await board.begin()
         await ClockCycles(dut.clk, 1 + int(part * (whole - 60)))
@@ -388,6 +388,19 @@ async def stop_ends_a_run_anywhere(dut):
         await board.check_error("stopped")
         await board.quiet()
         await board.good_run()
+
+
+@cocotb.test()
+@cocotb.parametrize(commands=[["stop"], ["start", "stop"]])
+async def stop_without_a_run_is_harmless(dut, commands):
+    """Idle, or in the very write that starts."""
+    board = await Board(dut, seed=11).start()
+    board.load()
+    await board.write("control", sum(mask("control", name) for name in commands))
+    await ClockCycles(dut.clk, 20)
+    await board.check_error("stopped")
+    await board.quiet()
+    await board.good_run()
 
 
 # ---- descriptors -----------------------------------------------------------------------------------------------
