@@ -13,7 +13,7 @@ PYTEST := OMP_NUM_THREADS=1 $(PY) -m pytest -q
 # One thing at a time: the parts use the cores themselves.
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
-.PHONY: help setup sim test test-all test-digits lint registers verilog resources coverage clean
+.PHONY: help setup sim sim-photos test test-all test-digits lint registers verilog resources coverage clean
 
 help:  ## This list
 	@echo "zeroskip: generator of a CNN accelerator that does no work for zeros"
@@ -33,6 +33,11 @@ $(READY): requirements.txt requirements-lock.txt requirements-photos.txt require
 sim: $(READY)  ## Run a trained network in the RTL and compare with golden: NET= CONFIG= IMAGE= SIZE=
 	@$(PY) -m boards.sim.main --net $(NET) --config $(CONFIG) \
 		$(if $(IMAGE),--image "$(IMAGE)") $(if $(SIZE),--size $(SIZE))
+
+sim-photos: $(READY)  ## `make sim` on five photographs of 64x64 to 320x240 with CONFIG=
+	@for photo in rocket=64 chelsea=96x64 china=160x128 flower=128x224 coffee=320x240; do \
+		$(PY) -m boards.sim.main --net hed --config $(CONFIG) --image $${photo%=*} --size $${photo#*=} || exit 1; \
+	done
 
 test: $(READY)  ## Lint, unit, golden and formal tests, then NET=digits in the RTL (minutes)
 	@start=$$(date +%s); \

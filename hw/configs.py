@@ -5,8 +5,8 @@ CONFIGS = {config.name: config for config in (
     # For CI and for reading waveforms.
     AcceleratorConfig("tiny", value_width=8, groups=2, lanes=16, block=16, drain=4,
                       weight_depth=160, tile_slots=32, sum_windows=32, pool_columns=8),
-    # xc7z010: 64 packed DSPs.
-    AcceleratorConfig("small", value_width=8, groups=2, lanes=64, block=32, drain=4,
+    # xc7z010: 64 8-bit lanes in 32 packed DSPs.
+    AcceleratorConfig("small", value_width=8, groups=2, lanes=32, block=32, drain=4,
                       weight_depth=512, tile_slots=64, sum_windows=128, pool_columns=16),
     # xc7z020: 384 8-bit lanes in 192 packed DSPs.
     AcceleratorConfig("default", value_width=8, groups=6, lanes=64, block=32, drain=8,

@@ -27,6 +27,11 @@ def axis_out(bits: int) -> data.StructLayout:
     })
 
 
+def times_stride(value, stride):
+    """``value * stride``, as adders: a stride has three bits, a multiplier would take a DSP slice."""
+    return sum(Mux(stride[bit], value << bit, 0) for bit in range(len(stride)))
+
+
 class AxisGeometry(wiring.Component):
     """Geometry of one axis.
 
@@ -57,11 +62,11 @@ class AxisGeometry(wiring.Component):
         ]
         m.d.sync += [
             windows.eq(Mux(remaining < most, remaining, most)),
-            low0.eq(self.i.origin * self.i.stride - self.i.pad + self.i.kernel_first),
+            low0.eq(times_stride(self.i.origin, self.i.stride) - self.i.pad + self.i.kernel_first),
             self.o.next.eq(self.i.origin + self.i.step),
             windows_q.eq(windows),
             low0_q.eq(low0),
-            high0.eq(low0 + (windows - 1) * self.i.stride + self.i.kernel - 1),
+            high0.eq(low0 + times_stride(windows - 1, self.i.stride) + self.i.kernel - 1),
             self.o.windows.eq(windows_q),
             self.o.low.eq(low),
             self.o.high.eq(high),
