@@ -8,7 +8,7 @@ import pytest
 from boards.sim.run import RunError, load, mask, run_program, start
 from boards.sim.simulator import Simulator
 from compiler.emit import compile_network
-from golden.cycles import tiled_nonzero_macs
+from golden.cycles import estimate_result, tiled_nonzero_macs
 from golden.network import QuantisedNetwork, run_network
 from hw.config import AcceleratorConfig
 from hw.configs import CONFIGS
@@ -110,6 +110,23 @@ def test_saturation_of_every_product(config, value):
     network = QuantisedNetwork("one", width, layer.in_shape, False, (layer,), (layer.name,))
     x = np.full(layer.in_shape, (1 << width) - 1)
     check(config, network, x, seed=3, stalls={})
+
+
+def test_estimated_cycles_are_near_those_of_the_rtl(config):
+    """The estimate that tilings are chosen by. Looser than a cycle model: it knows densities, not maps."""
+    rng = np.random.default_rng(9)
+    ratios = {}
+    for density in (.1, .5, 1.0):
+        layer = random_layer(rng, "layer", "input", (3 * config.block, 24, 24), width=config.value_width, kernel=(3, 3),
+                             out_channels=2 * config.lanes, pad=(1, 1, 1, 1))
+        network = QuantisedNetwork("one", config.value_width, layer.in_shape, False, (layer,), (layer.name,))
+        x = random_map(rng, layer.in_shape, width=config.value_width, signed=False, density=density)
+        run = check(config, network, x, seed=9, stalls={})
+        program = compile_network(network, config)
+        choice, result = program.choices["layer"], run_network(network, x)[1]["layer"]
+        estimate = estimate_result(choice.geometry, choice.tiling, config, result)
+        ratios[density] = estimate.cycles / run.layers[0]["cycles"]
+    assert all(.75 < ratio < 1.25 for ratio in ratios.values()), ratios
 
 
 def small_program(config, seed=5):

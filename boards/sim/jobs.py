@@ -55,10 +55,10 @@ class HedJob:
         path = folder / "edges.png"
         draw_panels([(f"{self.image}, {self.width} x {self.height}", self.photo), ("float network", expected),
                      (f"accelerator, {quantised.value_width} bits", edges)], path, columns=3,
-                    caption=f"mean absolute difference of the edge maps: {difference:.4f}")
+                    caption=f"mean absolute difference of the edge maps: {difference:.2g}")
         extra = {"image": self.image, "width": self.width, "height": self.height, "calibration": self.calibrated_on,
                  "edge_mean_absolute_difference": difference}
-        return Outcome(extra, [f"edges: mean absolute difference to the float network {difference:.4f} (of 1)"], [path])
+        return Outcome(extra, [f"edges: mean absolute difference to the float network {difference:.2g} (of 1)"], [path])
 
 
 class DigitsJob:

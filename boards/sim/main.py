@@ -153,16 +153,20 @@ def execute(job, config, console: Console, folder: Path) -> int:
     report = build_report(network=job.name, config=config, records=measured.records, run_cycles=measured.cycles,
                           wall_seconds=measured.seconds, **subtotals, **outcome.extra)
     write_report(report, folder / "report.json")
-    show(console, report, subtotals, outcome, measured.problems, folder)
+    show(console, report, subtotals, outcome, measured.problems, folder, config.total_lanes)
     return FAILED if report["total"]["mismatches"] else 0
 
 
-def show(console: Console, report: dict, subtotals: dict, outcome, problems: list[str], folder: Path) -> None:
+def show(console: Console, report: dict, subtotals: dict, outcome, problems: list[str], folder: Path,
+         lanes: int) -> None:
     """Prints the table, the result and where the files are."""
     console.print(build_table(report, subtotals))
     total = report["total"]
     console.print(f"{report['run_cycles']:,} cycles in {report['wall_seconds']:.1f} s "
                   f"({short(report['cycles_per_second'])} cycles/s); at 100 MHz: {report['run_cycles'] / 1e5:.2f} ms")
+    dense = total["macs"] / lanes
+    console.print(f"dense on as many lanes (MACs / lanes): {short(dense)} cycles, "
+                  f"{dense / total['cycles']:.2f} times as many", highlight=False)
     for line in outcome.lines:
         console.print(line, highlight=False)
     for problem in problems[:10]:
