@@ -1,3 +1,4 @@
+# amaranth: UnusedElaboratable=no
 """A group against plain NumPy windows: random sparse tiles and weights, written through the write ports."""
 from dataclasses import dataclass, field
 
