@@ -37,9 +37,8 @@ class StreamBench:
     def __init__(self, dut, *, seed=0):
         self.seed = seed
         self._sinks = 0
-        self._open = 0
         self._cycle = 0
-        self._names = []
+        self._sources = 0
         self._sim = Simulator(dut)
         self._sim.add_clock(1e-8)
         self._sim.add_process(self._count)
@@ -52,14 +51,19 @@ class StreamBench:
         """Add a testbench ``async function(ctx)``; the run lasts until all that are not background have ended."""
         self._sim.add_testbench(function, background=background)
 
-    def source(self, stream, words, *, stall=0.0):
-        """Send ``words`` (integers or dicts, as the payload takes them), stalling with probability ``stall``."""
-        chance = random.Random(f"{self.seed} source {self._sinks} {len(self._names)}")
-        self._names.append("source")
+    def source(self, stream, words, *, stall=0.0, noise=False):
+        """Send ``words`` (integers or dicts, as the payload takes them), stalling with probability ``stall``.
+
+        With ``noise`` the payload of a stall is another of the words: nothing of it may be kept.
+        """
+        chance = random.Random(f"{self.seed} source {self._sinks} {self._sources}")
+        self._sources += 1
 
         async def send(ctx):
             for word in words:
                 while chance.random() < stall:
+                    if noise:
+                        ctx.set(stream.payload, chance.choice(words))
                     await ctx.tick()
                 ctx.set(stream.payload, word)
                 ctx.set(stream.valid, 1)

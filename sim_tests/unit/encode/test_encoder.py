@@ -1,6 +1,4 @@
 """The encoder against golden/README.md, "Compressed feature map", in NumPy: every request and every beat in order."""
-import random
-
 import numpy as np
 import pytest
 
@@ -72,25 +70,6 @@ def encode(config, array, target, tile_columns):
     return words, requests, beats
 
 
-def noisy_source(bench, stream, words, *, stall, seed):
-    """A source whose payload is another word while it is not valid: nothing of it may be kept."""
-    chance = random.Random(f"{seed} source")
-
-    async def send(ctx):
-        for word in words:
-            while chance.random() < stall:
-                ctx.set(stream.payload, chance.choice(words))
-                await ctx.tick()
-            ctx.set(stream.payload, word)
-            ctx.set(stream.valid, 1)
-            while True:
-                *_, taken = await ctx.tick().sample(stream.ready)
-                if taken:
-                    break
-            ctx.set(stream.valid, 0)
-    bench.testbench(send, background=True)
-
-
 def run_encoder(config, maps, *, tile_columns=0, stall=(0.0, 0.0), seed=0):
     """Encode the maps one after the other, at the same target. Returns (words, beats, cycles of the beats)."""
     target = layout(config, maps[0].shape)
@@ -103,7 +82,7 @@ def run_encoder(config, maps, *, tile_columns=0, stall=(0.0, 0.0), seed=0):
         assert ctx.get(dut.o_idle)
         ctx.set(dut.i_target, target)
     bench.testbench(settings)
-    noisy_source(bench, dut.i, words, stall=stall[0], seed=seed)
+    bench.source(dut.i, words, stall=stall[0], noise=True)
     got_requests = bench.sink(dut.o_request, count=len(requests), stall=stall[1])
     request_cycles = bench.last_cycles
     got_beats = bench.sink(dut.o_data, count=len(beats), stall=stall[1])

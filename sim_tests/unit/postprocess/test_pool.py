@@ -1,6 +1,4 @@
 """Max-pool of whole maps cut into tiles, against torch."""
-import random
-
 import numpy as np
 import pytest
 import torch
@@ -80,25 +78,6 @@ def make_map(config, shape, *, signed, density, generator):
     return values * (generator.random(shape) < density)
 
 
-def noisy_source(bench, stream, words, *, stall, seed):
-    """A source whose payload is another word while it is not valid: nothing of it may be kept."""
-    chance = random.Random(f"{seed} source")
-
-    async def send(ctx):
-        for word in words:
-            while chance.random() < stall:
-                ctx.set(stream.payload, chance.choice(words))
-                await ctx.tick()
-            ctx.set(stream.payload, word)
-            ctx.set(stream.valid, 1)
-            while True:
-                *_, taken = await ctx.tick().sample(stream.ready)
-                if taken:
-                    break
-            ctx.set(stream.valid, 0)
-    bench.testbench(send, background=True)
-
-
 def run_pool(config, layers, *, kernel, signed, step, stall=(0.0, 0.0), seed=0):
     """``layers``: arrays, one after the other through the same pool. Returns the cycles of the outputs."""
     overlap = int(kernel == 3)
@@ -118,7 +97,7 @@ def run_pool(config, layers, *, kernel, signed, step, stall=(0.0, 0.0), seed=0):
         ctx.set(dut.i_kernel, kernel)
         ctx.set(dut.i_signed, signed)
     bench.testbench(settings)
-    noisy_source(bench, dut.i, words, stall=stall[0], seed=seed)
+    bench.source(dut.i, words, stall=stall[0], noise=True)
     received = bench.sink(dut.o, count=len(expected), stall=stall[1])
     cycles = bench.last_cycles
 
