@@ -2,6 +2,7 @@
 
 Source: docs/architecture.md, "Parameters".
 """
+import zlib
 from dataclasses import dataclass, fields
 
 #: Pixels of one row that share a slot of the compressed map (golden/README.md, "Compressed feature map").
@@ -95,6 +96,12 @@ class AcceleratorConfig:
             raise ValueError(f"pool_columns must be 4 to 128, not {self.pool_columns}")
         if not is_power_of_two(self.max_burst) or self.max_burst > 256:
             raise ValueError(f"max_burst must be a power of two up to 256, not {self.max_burst}")
+
+    @property
+    def configuration_id(self) -> int:
+        """CRC-32 of ``parameter=value`` of all parameters but the name, comma separated: register ``configuration``."""
+        text = ",".join(f"{field.name}={getattr(self, field.name)}" for field in fields(self)[1:])
+        return zlib.crc32(text.encode())
 
     @property
     def total_lanes(self) -> int:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 #: "ZSKP", and major.minor.patch of the register map in one byte each.
 IDENTITY = 0x5A534B50
-VERSION = 0x000100
+VERSION = 0x000200
 
 
 @dataclass(frozen=True)
@@ -94,6 +94,8 @@ REGISTERS = (
                                    "1,000,000."),
     _value("cycles_low", 0x34, "ro", "Cycles of the run so far, bits 31..0. Latches cycles_high."),
     _value("cycles_high", 0x38, "ro", "Cycles of the run, bits 63..32, as latched."),
+    _value("configuration", 0x3C, "ro", "CRC-32 of all parameters of the generated configuration: an image that was "
+                                        "compiled for another one does not run."),
 )
 
 #: Values of a register at reset, where not 0.

@@ -35,8 +35,9 @@ def _address(letter):
 
 _READ = _address("r") | {"rid": In(ID_BITS), "rdata": In(BEAT), "rresp": In(2), "rlast": In(1), "rvalid": In(1),
                          "rready": Out(1)}
-_WRITE = _address("w") | {"wdata": Out(BEAT), "wstrb": Out(BEAT // 8), "wlast": Out(1), "wvalid": Out(1),
-                          "wready": In(1), "bid": In(ID_BITS), "bresp": In(2), "bvalid": In(1), "bready": Out(1)}
+_WRITE = _address("w") | {"wdata": Out(BEAT), "wstrb": Out(BEAT // 8), "wlast": Out(1), "wid": Out(ID_BITS),
+                          "wvalid": Out(1), "wready": In(1), "bid": In(ID_BITS), "bresp": In(2), "bvalid": In(1),
+                          "bready": Out(1)}
 
 
 class Axi4ReadSignature(wiring.Signature):
@@ -52,7 +53,10 @@ class Axi4WriteSignature(wiring.Signature):
 
 
 class Axi4Signature(wiring.Signature):
-    """AXI4 with 64 data bits, 32 address bits and 4 id bits, seen from the master."""
+    """AXI4 with 64 data bits, 32 address bits and 4 id bits, seen from the master.
+
+    ``wid``, the id of a write's data, is for slaves that speak AXI3; AXI4 has none.
+    """
     def __init__(self):
         super().__init__(_READ | _WRITE)
 

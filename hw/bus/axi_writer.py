@@ -91,7 +91,7 @@ class AxiWriter(wiring.Component):
 
     def _build_data(self, m, burst):
         """Channel W: the beats of the client whose burst is next."""
-        layout = data.StructLayout({"data": BEAT, "strobe": BEAT // 8, "last": 1})
+        layout = data.StructLayout({"data": BEAT, "strobe": BEAT // 8, "last": 1, "client": len(self.axi.wid)})
         m.submodules.beat = register = StreamRegister(layout)
         sent = Signal(range(max(2, self.max_burst)))
         with m.Switch(burst.p.client):
@@ -103,11 +103,13 @@ class AxiWriter(wiring.Component):
                         client.ready.eq(burst.valid & register.i.ready & ~self.i_abort),
                     ]
         m.d.comb += [
+            register.i.p.client.eq(burst.p.client),
             register.i.p.strobe.eq(Mux(self.i_abort, 0, -1)), register.i.p.last.eq(sent == burst.p.beats - 1),
             burst.ready.eq(register.i.valid & register.i.ready & register.i.p.last),
             self.axi.wdata.eq(register.o.p.data), self.axi.wstrb.eq(register.o.p.strobe),
-            self.axi.wlast.eq(register.o.p.last), self.axi.wvalid.eq(register.o.valid),
-            register.o.ready.eq(self.axi.wready), self.o_beats.eq(self.axi.wvalid & self.axi.wready),
+            self.axi.wlast.eq(register.o.p.last), self.axi.wid.eq(register.o.p.client),
+            self.axi.wvalid.eq(register.o.valid), register.o.ready.eq(self.axi.wready),
+            self.o_beats.eq(self.axi.wvalid & self.axi.wready),
         ]
         with m.If(register.i.valid & register.i.ready):
             m.d.sync += sent.eq(Mux(register.i.p.last, 0, sent + 1))

@@ -56,7 +56,8 @@ class DescriptorReader(wiring.Component):
 
     Checked are the range of every field (``hw.descriptor.FIELDS``), alignments, the relations between fields that
     :func:`relations` lists, and that a chunk fits the weight buffer, in this order: the first failure is reported.
-    After a bad descriptor nothing more is sent: ``o_error`` stays up.
+    After a bad descriptor nothing more is sent: ``o_error`` rises when all of it has been read (an error of the bus
+    that spoilt it is seen before) and stays up.
 
     Flow control: the next descriptor is fetched when ``o`` has been taken, so it is one ahead of the layer that runs.
     Data are taken at one beat in two cycles, and to the end of a descriptor also after an error.
@@ -88,7 +89,7 @@ class DescriptorReader(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        layer = self.o.p.layer
+        layer, self._failed = self.o.p.layer, Signal()
         address, left = Signal(32), Signal(16)
         beat_last = DESCRIPTOR_BYTES // 8 - 1
         beat, upper = Signal(range(beat_last + 1)), Signal()
@@ -130,7 +131,8 @@ class DescriptorReader(wiring.Component):
                 self._check(m, layer, chunk, address)
                 m.next = "Send"
             with m.State("Send"):
-                m.d.comb += self.o.valid.eq(~self.o_error)
+                m.d.comb += self.o.valid.eq(~self._failed)
+                m.d.sync += self.o_error.eq(self._failed)
                 with m.If(self.o.valid & self.o.ready):
                     m.d.sync += [address.eq(address + DESCRIPTOR_BYTES), left.eq(left - 1)]
                     m.next = "Request"
@@ -139,15 +141,16 @@ class DescriptorReader(wiring.Component):
         return m
 
     def _take_word(self, m, layer, index, word, address):
-        """Store the field of word ``index`` and check its range."""
+        """Store the field of word ``index`` and check its range, with one comparator for all."""
+        low, high = Signal(32), Signal(32, init=2**32 - 1)
         with m.Switch(index):
             for field in FIELDS:
                 with m.Case(field.word):
+                    m.d.comb += [low.eq(field.low), high.eq(field.high)]
                     if field.name != "magic":
                         m.d.sync += layer[field.name].eq(word)
-                    too_low = word < field.low if field.low else C(0)
-                    with m.If(too_low | (word > field.high)):
-                        self._fail(m, "descriptor_field", address + 4 * field.word)
+        with m.If((word < low) | (word > high)):
+            self._fail(m, "descriptor_field", address + (index << 2))
 
     def _check(self, m, layer, chunk, address):
         """Check what needs all fields. In one cycle the last failure wins: the order is reversed."""
@@ -159,5 +162,5 @@ class DescriptorReader(wiring.Component):
 
     def _fail(self, m, error, address):
         """Keep the first error."""
-        with m.If(~self.o_error):
-            m.d.sync += [self.o_error.eq(1), self.o_error_code.eq(ERRORS[error][0]), self.o_error_address.eq(address)]
+        with m.If(~self._failed):
+            m.d.sync += [self._failed.eq(1), self.o_error_code.eq(ERRORS[error][0]), self.o_error_address.eq(address)]
