@@ -14,6 +14,8 @@ from .build import build_library, design_verilog, flat_verilog
 CHANNELS = ("ar", "r", "aw", "w", "b", "interleave")
 #: What ``board_run`` returns.
 LIMIT, INTERRUPT, FAULT = range(3)
+#: What ``board_read`` and ``board_write`` return in place of an AXI response.
+NO_ANSWER = -1
 
 
 class SimulationError(RuntimeError):
@@ -67,6 +69,8 @@ class Simulator:
         What to build; a library is compiled on first use and kept.
     memory_bytes, base : int
         Size and address of the DRAM. It starts as noise from ``seed``: nothing may depend on what was not written.
+    memory : numpy.ndarray or None
+        Writable array (uint8) of ``memory_bytes`` to be the DRAM; None: an own one.
     seed : int
         Fixes the noise and every stall.
     read_latency, write_latency : int
@@ -87,11 +91,12 @@ class Simulator:
         The memory, uint8. Valid until :meth:`close`; the design sees what is written here at once.
     """
 
-    def __init__(self, config, *, memory_bytes, base=0x1000_0000, seed=0, read_latency=30, write_latency=30,
-                 stalls=None, trace=None, coverage=False, assertions=False, component=None):
+    def __init__(self, config, *, memory_bytes, base=0x1000_0000, memory=None, seed=0, read_latency=30,
+                 write_latency=30, stalls=None, trace=None, coverage=False, assertions=False, component=None):
         self.config, self.base, self.seed = config, base, seed
         self._board = None
-        self.dram = np.frombuffer(bytearray(np.random.default_rng(seed).bytes(memory_bytes)), dtype=np.uint8)
+        self.dram = np.empty(memory_bytes, np.uint8) if memory is None else memory
+        self.dram[:] = np.frombuffer(np.random.default_rng(seed).bytes(memory_bytes), np.uint8)
         settings = dram_settings(self.dram, base, seed=seed, read_latency=read_latency, write_latency=write_latency,
                                  stalls=stalls)
         self._library = _load(self._build(component, trace=trace is not None, coverage=coverage, assertions=assertions))
@@ -159,22 +164,32 @@ class Simulator:
             raise SimulationError(f"{fault.decode()}; {action}, cycle {self.cycles}, seed {self.seed}")
 
     def _answered(self, code, name, action):
-        self._check(f"{action} of {name}")
         if code:
-            answer = "did not answer" if code < 0 else f"answered with the AXI response {code}"
+            answer = "did not answer" if code == NO_ANSWER else f"answered with the AXI response {code}"
             raise SimulationError(f"register {name} {answer} ({action}, cycle {self.cycles})")
+
+    def write_word(self, offset: int, value: int) -> int:
+        """Write over AXI4-Lite at byte ``offset`` (below 4096); the AXI response, or ``NO_ANSWER``."""
+        code = self._library.board_write(self._opened(), offset, value)
+        self._check(f"write at {offset:#x}")
+        return code
+
+    def read_word(self, offset: int) -> tuple[int, int]:
+        """Read over AXI4-Lite at byte ``offset`` (below 4096): the AXI response, or ``NO_ANSWER``, and the value."""
+        value = ctypes.c_uint32()
+        code = self._library.board_read(self._opened(), offset, value)
+        self._check(f"read at {offset:#x}")
+        return code, value.value
 
     def write_register(self, name: str, value: int):
         """Write a register over AXI4-Lite; takes a few cycles."""
-        code = self._library.board_write(self._opened(), register(name).offset, value)
-        self._answered(code, name, "write")
+        self._answered(self.write_word(register(name).offset, value), name, "write")
 
     def read_register(self, name: str) -> int:
         """Read a register over AXI4-Lite; takes a few cycles."""
-        value = ctypes.c_uint32()
-        code = self._library.board_read(self._opened(), register(name).offset, value)
+        code, value = self.read_word(register(name).offset)
         self._answered(code, name, "read")
-        return value.value
+        return value
 
     def run(self, max_cycles: int, *, progress=None, chunk: int = 1_000_000) -> str:
         """Clock until the interrupt line is high (returns ``"interrupt"``) or for ``max_cycles`` (``"limit"``).

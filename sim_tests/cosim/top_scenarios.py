@@ -295,6 +295,7 @@ async def registers_say_what_was_generated(dut):
     board = await Board(dut, seed=1).start()
     assert await board.read("identity") == IDENTITY
     assert await board.read("version") == VERSION
+    assert await board.read("configuration") == CONFIG.configuration_id
     capability = await board.read("capability")
     found = {field.name: (capability & field.mask) >> field.low for field in register("capability").fields}
     assert found == {"groups": CONFIG.groups, "lanes": CONFIG.lanes, "value_width": CONFIG.value_width,

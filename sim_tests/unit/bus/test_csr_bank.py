@@ -145,7 +145,7 @@ def test_cycles_are_read_as_one_number():
 
 
 def test_refuses_an_address_width_that_is_too_small():
-    with pytest.raises(ValueError, match="address_width must reach offset 0x38, not 5"):
+    with pytest.raises(ValueError, match="address_width must reach offset 0x3c, not 5"):
         CsrBank(address_width=5)
 
 

@@ -1,0 +1,291 @@
+"""Network images: read and checked. Nothing in a file is believed before it is checked.
+
+Source: docs/network-image.md (normative).
+"""
+from __future__ import annotations
+
+import math
+import struct
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from .errors import ImageError
+from .registers import DESCRIPTOR_BYTES, DESCRIPTOR_MAGIC, DESCRIPTOR_WORDS, FIELDS, LOG_BYTES
+
+MAGIC = 0x494E535A
+MAJOR = 1
+HEADER = struct.Struct("<IHHIIIIIIIIIIIIII28sI")
+SEGMENT_ENTRY = struct.Struct("<IIII")
+MAP_ENTRY = struct.Struct("<48sIIHHHBBIIdH14s")
+#: Alignment of region and maps.
+PAGE = 4096
+#: Pixels of a segment.
+SEGMENT = 4
+NO_LAYER = 0xFFFF
+#: Address fields of a descriptor, each with the field that says whether it is used (None: always).
+ADDRESSES = (("in_address", None), ("weight_address", None), ("full_address", "write_full"), ("pool_address", "pool"))
+
+
+@dataclass(frozen=True)
+class Map:
+    """A feature map in the region of an image.
+
+    Parameters
+    ----------
+    name : str
+    offset, size : int
+        Bytes: where it starts in the region, and how many it takes at most.
+    channels, height, width : int
+    signed, dense, output : bool
+        Signed values; a dense map (else compressed); an output that the user wants.
+    dense_shift : int
+        Log2 of the channels stored for a pixel of a dense map, else 0.
+    row_bytes, segment_bytes : int
+        Distance of rows and of segments (4 pixels).
+    scale : float
+        Real value of 1.
+    layer : int or None
+        The layer that writes it; None for the input.
+    value_width, block : int
+        Bits of a value; channels of a sparsity word.
+    """
+    name: str
+    offset: int
+    size: int
+    channels: int
+    height: int
+    width: int
+    signed: bool
+    dense: bool
+    output: bool
+    dense_shift: int
+    row_bytes: int
+    segment_bytes: int
+    scale: float
+    layer: int | None
+    value_width: int
+    block: int
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(C, H, W)."""
+        return self.channels, self.height, self.width
+
+    @property
+    def segments(self) -> int:
+        return -(-self.width // SEGMENT)
+
+    @property
+    def blocks(self) -> int:
+        return -(-self.channels // self.block)
+
+    @property
+    def map_bytes(self) -> int:
+        """Bytes of the sparsity words at the start of a slot."""
+        return SEGMENT * self.block // 8
+
+    @property
+    def slot_bytes(self) -> int:
+        """Bytes of a slot: the power of two that holds words and values of the worst case."""
+        return 1 << (self.map_bytes + SEGMENT * self.block * self.value_width // 8 - 1).bit_length()
+
+    @property
+    def used_bytes(self) -> int:
+        """Bytes of a segment that hold something."""
+        if self.dense:
+            return (SEGMENT << self.dense_shift) * self.value_width // 8
+        return self.blocks * self.slot_bytes
+
+
+@dataclass(frozen=True)
+class Image:
+    """A checked network image.
+
+    Parameters
+    ----------
+    name : str
+    capability, configuration : int
+        Registers of the accelerator that it was compiled for.
+    link_base, region_bytes : int
+        The region of DRAM: the address it was made for, and its size.
+    descriptor_offset, layer_count, log_offset : int
+        In the region: the descriptors, their number, the log of counters.
+    segments : tuple of (offset, bytes)
+        Initial contents of the region, the descriptors first.
+    maps : dict of str to Map
+    input : Map
+        The one that the user fills.
+    """
+    name: str
+    capability: int
+    configuration: int
+    link_base: int
+    region_bytes: int
+    descriptor_offset: int
+    layer_count: int
+    log_offset: int
+    segments: tuple[tuple[int, bytes], ...]
+    maps: dict[str, Map]
+    input: Map
+
+    def relocated(self, address: int) -> bytes:
+        """The descriptors for a region at ``address``, a multiple of 4096."""
+        data = bytearray(self.segments[0][1])
+        for record, word in _addresses(data):
+            linked = struct.unpack_from("<I", data, record + 4 * word)[0]
+            struct.pack_into("<I", data, record + 4 * word, linked - self.link_base + address)
+        return bytes(data)
+
+
+def read_image(path) -> Image:
+    """The image in the file ``path``; :class:`ImageError` says what is wrong with it."""
+    try:
+        data = Path(path).read_bytes()
+    except OSError as error:
+        raise ImageError(f"the image {path} cannot be read: {error.strerror}") from None
+    try:
+        return parse_image(data)
+    except ImageError as error:
+        raise ImageError(f"{path}: {error}") from None
+
+
+def parse_image(data: bytes) -> Image:
+    """The image with the bytes ``data``; :class:`ImageError` says what is wrong with it."""
+    fields = _header(data)
+    (_, _, _, _, _, _, capability, configuration, _, link_base, region_bytes, descriptor_offset, layer_count,
+     log_offset, segment_count, map_count, input_map, name, _) = fields
+    _check_region(link_base, region_bytes, log_offset, layer_count)
+    tables = HEADER.size + SEGMENT_ENTRY.size * segment_count
+    end = tables + MAP_ENTRY.size * map_count
+    if not segment_count or map_count < 2 or end > len(data):
+        raise ImageError(f"{segment_count} segments and {map_count} maps are not possible in {len(data)} bytes")
+    segments = tuple(_segment(index, data, end, region_bytes) for index in range(segment_count))
+    _check_overlap(segments, log_offset, layer_count)
+    _check_descriptors(segments[0], descriptor_offset, layer_count, link_base, region_bytes)
+    maps = [_map(data[at:at + MAP_ENTRY.size], capability, region_bytes, layer_count)
+            for at in range(tables, end, MAP_ENTRY.size)]
+    if input_map >= map_count or maps[input_map].layer is not None:
+        raise ImageError(f"the input is map {input_map}, which does not exist or is written by a layer")
+    by_name = {plan.name: plan for plan in maps}
+    if len(by_name) < map_count:
+        raise ImageError("two maps have the same name")
+    return Image(_text(name, "the network"), capability, configuration, link_base, region_bytes, descriptor_offset,
+                 layer_count, log_offset, segments, by_name, maps[input_map])
+
+
+def _header(data):
+    """The fields of the header; size and both CRCs are right."""
+    if len(data) < HEADER.size:
+        raise ImageError(f"{len(data)} bytes are too short for a network image")
+    fields = HEADER.unpack_from(data)
+    magic, minor, major, header_bytes, file_bytes, payload_crc = fields[:6]
+    if magic != MAGIC:
+        raise ImageError("this is not a network image")
+    if major != MAJOR:
+        raise ImageError(f"it has format version {major}.{minor}; this package reads version {MAJOR}")
+    if header_bytes != HEADER.size or zlib.crc32(data[:HEADER.size - 4]) != fields[-1]:
+        raise ImageError("its header is damaged: copy or compile it again")
+    if file_bytes != len(data):
+        raise ImageError(f"it has {len(data)} bytes in place of {file_bytes}: copy or compile it again")
+    if zlib.crc32(data[HEADER.size:]) != payload_crc:
+        raise ImageError("its content is damaged: copy or compile it again")
+    if fields[8] != DESCRIPTOR_MAGIC:
+        raise ImageError(f"its descriptors have version {fields[8]:#x}; this package knows {DESCRIPTOR_MAGIC:#x}")
+    return fields
+
+
+def _text(data, what):
+    text, _, rest = data.partition(b"\0")
+    if len(text) == len(data) or any(rest):
+        raise ImageError(f"the name of {what} does not end")
+    try:
+        return text.decode()
+    except UnicodeDecodeError:
+        raise ImageError(f"the name of {what} is not UTF-8") from None
+
+
+def _check_region(link_base, region_bytes, log_offset, layer_count):
+    if link_base % PAGE or region_bytes % PAGE or link_base + region_bytes > 1 << 32:
+        raise ImageError(f"a region of {region_bytes} bytes at {link_base:#x} is not possible")
+    if not 1 <= layer_count <= 0xFFFF:
+        raise ImageError(f"{layer_count} layers are not possible")
+    if log_offset % LOG_BYTES or log_offset + layer_count * LOG_BYTES > region_bytes:
+        raise ImageError(f"the log at {log_offset:#x} does not fit the region of {region_bytes} bytes")
+
+
+def _segment(index, data, start, region_bytes):
+    """(offset, bytes) of a segment."""
+    offset, size, place, zero = SEGMENT_ENTRY.unpack_from(data, HEADER.size + SEGMENT_ENTRY.size * index)
+    if not size or offset % 8 or place % 8 or zero:
+        raise ImageError(f"segment {index} of {size} bytes at {offset:#x} is not possible")
+    if offset + size > region_bytes:
+        raise ImageError(f"segment {index} does not fit the region of {region_bytes} bytes")
+    if place < start or place + size > len(data):
+        raise ImageError(f"segment {index} does not lie in the file")
+    return offset, data[place:place + size]
+
+
+def _check_overlap(segments, log_offset, layer_count):
+    spans = sorted([(offset, offset + len(content)) for offset, content in segments]
+                   + [(log_offset, log_offset + layer_count * LOG_BYTES)])
+    for (_, end), (start, _) in zip(spans, spans[1:]):
+        if start < end:
+            raise ImageError(f"two segments, or a segment and the log, share the bytes at {start:#x} of the region")
+
+
+def _addresses(data):
+    """(byte of the descriptor, word) of each address in use in the descriptors ``data``."""
+    for record in range(0, len(data), DESCRIPTOR_BYTES):
+        words = struct.unpack_from(f"<{DESCRIPTOR_BYTES // 4}I", data, record)
+        for name, condition in ADDRESSES:
+            if condition is None or words[DESCRIPTOR_WORDS[condition]]:
+                yield record, DESCRIPTOR_WORDS[name]
+
+
+def _check_descriptors(segment, descriptor_offset, layer_count, link_base, region_bytes):
+    offset, data = segment
+    if offset != descriptor_offset or len(data) != layer_count * DESCRIPTOR_BYTES:
+        raise ImageError(f"segment 0 does not hold the {layer_count} descriptors")
+    for layer in range(layer_count):
+        if struct.unpack_from("<I", data, layer * DESCRIPTOR_BYTES)[0] != DESCRIPTOR_MAGIC:
+            raise ImageError(f"descriptor {layer} does not begin with {DESCRIPTOR_MAGIC:#x}")
+    for record, word in _addresses(data):
+        address = struct.unpack_from("<I", data, record + 4 * word)[0]
+        if not link_base <= address < link_base + region_bytes:
+            raise ImageError(f"descriptor {record // DESCRIPTOR_BYTES} has the address {address:#x}, which is outside "
+                             "of the region")
+
+
+def _capability_field(capability, name):
+    low, mask = FIELDS["capability", name]
+    return (capability & mask) >> low
+
+
+def _map(entry, capability, region_bytes, layer_count):
+    """The map of an entry of the table."""
+    (name, offset, size, channels, height, width, flags, dense_shift, row_bytes, segment_bytes, scale, layer,
+     zeros) = MAP_ENTRY.unpack(entry)
+    name = _text(name, "a map")
+    value_width, block = _capability_field(capability, "value_width"), _capability_field(capability, "block")
+    if value_width not in (8, 16) or block not in (16, 32):
+        raise ImageError(f"values of {value_width} bits in blocks of {block} are not possible")
+    plan = Map(name, offset, size, channels, height, width, bool(flags & 1), bool(flags & 2), bool(flags & 4),
+               dense_shift, row_bytes, segment_bytes, scale, None if layer == NO_LAYER else layer, value_width, block)
+    if not channels or not height or not width or flags > 7 or any(zeros):
+        raise ImageError(f"map {name} has an impossible shape {plan.shape}, flags {flags:#x} or bytes that must be 0")
+    if not math.isfinite(scale) or scale <= 0:
+        raise ImageError(f"map {name} has the scale {scale}")
+    if plan.layer is not None and layer >= layer_count:
+        raise ImageError(f"map {name} is written by layer {layer} of {layer_count}")
+    if dense_shift and not plan.dense or plan.dense and not channels <= 1 << dense_shift <= block:
+        raise ImageError(f"map {name} of {channels} channels stores 2**{dense_shift} for a pixel")
+    # Multiples of 8: the hardware reads whole beats.
+    if segment_bytes % 8 or row_bytes % 8 or segment_bytes < plan.used_bytes \
+            or row_bytes < plan.segments * segment_bytes:
+        raise ImageError(f"rows of {row_bytes} bytes with segments of {segment_bytes} bytes do not hold map {name}")
+    if offset % PAGE or offset + size > region_bytes:
+        raise ImageError(f"map {name} of {size} bytes at {offset:#x} does not fit the region of {region_bytes} bytes")
+    if size < (height - 1) * row_bytes + (plan.segments - 1) * segment_bytes + plan.used_bytes:
+        raise ImageError(f"map {name} does not fit its {size} bytes")
+    return plan
