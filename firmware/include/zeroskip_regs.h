@@ -3,7 +3,7 @@
 #define ZEROSKIP_REGS_H
 
 #define ZEROSKIP_IDENTITY 0x5a534b50u  /* Value of register identity. */
-#define ZEROSKIP_VERSION 0x00000100u  /* Value of register version. */
+#define ZEROSKIP_VERSION 0x00000200u  /* Value of register version. */
 
 #define ZEROSKIP_IDENTITY_OFFSET 0x00u  /* 0x5A534B50, "ZSKP". */
 #define ZEROSKIP_IDENTITY_VALUE_SHIFT 0
@@ -80,6 +80,10 @@
 #define ZEROSKIP_CYCLES_HIGH_OFFSET 0x38u  /* Cycles of the run, bits 63..32, as latched. */
 #define ZEROSKIP_CYCLES_HIGH_VALUE_SHIFT 0
 #define ZEROSKIP_CYCLES_HIGH_VALUE_MASK 0xffffffffu  /* ro: Cycles of the run, bits 63..32, as latched. */
+
+#define ZEROSKIP_CONFIGURATION_OFFSET 0x3cu  /* CRC-32 of all parameters of the generated configuration: an image that was compiled for another one does not run. */
+#define ZEROSKIP_CONFIGURATION_VALUE_SHIFT 0
+#define ZEROSKIP_CONFIGURATION_VALUE_MASK 0xffffffffu  /* ro: CRC-32 of all parameters of the generated configuration: an image that was compiled for another one does not run. */
 
 /* error_code */
 #define ZEROSKIP_ERROR_NONE 0u  /* No error. */
