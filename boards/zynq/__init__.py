@@ -1,0 +1,1 @@
+"""Zynq-7000: the accelerator behind the ARM cores."""
