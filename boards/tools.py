@@ -65,8 +65,9 @@ def install_tools(console: Console) -> Tools:
         pass
     for command in ("apt-get", "dpkg-deb"):
         if shutil.which(command) is None:
-            raise ToolError(f"{command} is missing, so Debian's packages cannot be fetched; install nextpnr (himbaechel, "
-                            f"xilinx) and prjxray with its database yourself and put {', '.join(COMMANDS)} on the path")
+            raise ToolError(f"{command} is missing, so Debian's packages cannot be fetched; install nextpnr "
+                            "(himbaechel, xilinx) and prjxray with its database yourself and put "
+                            f"{', '.join(COMMANDS)} on the path")
     if not KEYRING.exists():
         raise ToolError(f"{KEYRING} is missing; install it: sudo apt-get install debian-archive-keyring")
     environment = _configure_apt(FOLDER.resolve())
@@ -107,7 +108,8 @@ def _configure_apt(prefix):
     (prefix / "apt/status").touch()
     (prefix / "apt/sources.list").write_text(f"deb [signed-by={KEYRING}] {_mirror()} {SUITE} main\n")
     (prefix / "apt/apt.conf").write_text("".join(f'{key} "{value}";\n' for key, value in {
-        "Dir::State": f"{prefix}/apt", "Dir::State::status": f"{prefix}/apt/status", "Dir::Cache": f"{prefix}/apt/cache",
+        "Dir::State": f"{prefix}/apt", "Dir::State::status": f"{prefix}/apt/status",
+        "Dir::Cache": f"{prefix}/apt/cache",
         "Dir::Etc::sourcelist": f"{prefix}/apt/sources.list", "Dir::Etc::sourceparts": "/dev/null",
         "Dir::Etc::preferencesparts": "/dev/null", "APT::Sandbox::User": "", "APT::Architecture": "amd64",
         "APT::Architectures": "amd64", "APT::Install-Recommends": "false", "Acquire::Languages": "none",

@@ -76,6 +76,8 @@ class DescriptorReader(wiring.Component):
         ``descriptor_field`` with the address of the field, or ``chunk_too_large`` with that of the descriptor.
     o_idle : Out(1)
         Nothing to do, and no error.
+    o_active : Out(1)
+        A clock edge may change something: hw/README.md.
     """
 
     def __init__(self, config: AcceleratorConfig):
@@ -85,6 +87,7 @@ class DescriptorReader(wiring.Component):
             "o_request": Out(stream.Signature(payloads.request())), "i_data": In(stream.Signature(64)),
             "o": Out(stream.Signature(checked_layer())),
             "o_error": Out(1), "o_error_code": Out(8), "o_error_address": Out(32), "o_idle": Out(1),
+            "o_active": Out(1),
         })
 
     def elaborate(self, platform):
@@ -93,30 +96,33 @@ class DescriptorReader(wiring.Component):
         address, left = Signal(32), Signal(16)
         beat_last = DESCRIPTOR_BYTES // 8 - 1
         beat, upper = Signal(range(beat_last + 1)), Signal()
-        word = Signal(32)
+        word, taken = Signal(32), Signal()
+        refused = Signal(len(relations(layer, block=self.config.block)) + 1)
         taps, chunk = Signal(6), Signal(6 + len(layer.chunk_channels))
         m.d.comb += [
             self.o.p.address.eq(address),
             self.o_request.p.address.eq(address),
             self.o_request.p.beats.eq(DESCRIPTOR_BYTES // 8),
             word.eq(self.i_data.payload.word_select(upper, 32)),
+            self.o_active.eq(1),
         ]
+        checked = self._take_word(m, layer, taken, Cat(upper, beat), word, address)
         with m.FSM():
             with m.State("Idle"):
-                m.d.comb += self.o_idle.eq(~self.o_error)
+                m.d.comb += [self.o_idle.eq(~self.o_error), self.o_active.eq(self.i_start)]
                 m.d.sync += [address.eq(self.i_address), left.eq(self.i_count)]
                 with m.If(self.i_start & (self.i_count != 0)):
                     m.next = "Request"
             with m.State("Request"):
-                m.d.comb += self.o_request.valid.eq(1)
+                m.d.comb += [self.o_request.valid.eq(1), self.o_active.eq(self.o_request.ready)]
                 m.d.sync += [beat.eq(0), upper.eq(0)]
                 with m.If(self.o_request.ready):
                     m.next = "Words"
             with m.State("Words"):
-                m.d.comb += self.i_data.ready.eq(upper)
+                m.d.comb += [self.i_data.ready.eq(upper), self.o_active.eq(self.i_data.valid | checked)]
                 with m.If(self.i_data.valid):
+                    m.d.comb += taken.eq(1)
                     m.d.sync += upper.eq(~upper)
-                    self._take_word(m, layer, Cat(upper, beat), word, address)
                     with m.If(upper):
                         m.d.sync += beat.eq(beat + 1)
                         with m.If(beat == beat_last):
@@ -128,10 +134,13 @@ class DescriptorReader(wiring.Component):
                 m.d.sync += chunk.eq(taps * layer.chunk_channels)
                 m.next = "Check"
             with m.State("Check"):
-                self._check(m, layer, chunk, address)
+                m.d.sync += refused.eq(self._refusals(layer, chunk))
+                m.next = "Report"
+            with m.State("Report"):
+                self._report(m, refused, address)
                 m.next = "Send"
             with m.State("Send"):
-                m.d.comb += self.o.valid.eq(~self._failed)
+                m.d.comb += [self.o.valid.eq(~self._failed), self.o_active.eq(self.o.ready | self._failed)]
                 m.d.sync += self.o_error.eq(self._failed)
                 with m.If(self.o.valid & self.o.ready):
                     m.d.sync += [address.eq(address + DESCRIPTOR_BYTES), left.eq(left - 1)]
@@ -140,24 +149,36 @@ class DescriptorReader(wiring.Component):
                         m.next = "Idle"
         return m
 
-    def _take_word(self, m, layer, index, word, address):
-        """Store the field of word ``index`` and check its range, with one comparator for all."""
+    def _take_word(self, m, layer, taken, index, word, address):
+        """Store the field of word ``index``; check its range in the next cycle, with one comparator for all.
+        Returns whether that is this cycle."""
+        checked, value, place = Signal(), Signal(32), Signal.like(address)
         low, high = Signal(32), Signal(32, init=2**32 - 1)
+        m.d.sync += [checked.eq(taken), value.eq(word), place.eq(address + (index << 2)),
+                     low.eq(0), high.eq(2**32 - 1)]
         with m.Switch(index):
             for field in FIELDS:
                 with m.Case(field.word):
-                    m.d.comb += [low.eq(field.low), high.eq(field.high)]
+                    m.d.sync += [low.eq(field.low), high.eq(field.high)]
                     if field.name != "magic":
-                        m.d.sync += layer[field.name].eq(word)
-        with m.If((word < low) | (word > high)):
-            self._fail(m, "descriptor_field", address + (index << 2))
+                        with m.If(taken):
+                            m.d.sync += layer[field.name].eq(word)
+        with m.If(checked & ((value < low) | (value > high))):
+            self._fail(m, "descriptor_field", place)
+        return checked
 
-    def _check(self, m, layer, chunk, address):
-        """Check what needs all fields. In one cycle the last failure wins: the order is reversed."""
-        with m.If(chunk > self.config.weight_depth):
+    def _refusals(self, layer, chunk):
+        """A bit for each reason to refuse a descriptor that needs more than one field."""
+        return Cat(*(refused for _, refused in relations(layer, block=self.config.block)),
+                   chunk > self.config.weight_depth)
+
+    def _report(self, m, refused, address):
+        """Keep the first reason. In one cycle the last failure wins: the order is reversed."""
+        reasons = relations(self.o.p.layer, block=self.config.block)
+        with m.If(refused[len(reasons)]):
             self._fail(m, "chunk_too_large", address)
-        for name, refused in reversed(relations(layer, block=self.config.block)):
-            with m.If(refused):
+        for bit, (name, _) in reversed(list(enumerate(reasons))):
+            with m.If(refused[bit]):
                 self._fail(m, "descriptor_field", address + 4 * FIELD_BY_NAME[name].word)
 
     def _fail(self, m, error, address):

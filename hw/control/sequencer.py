@@ -20,7 +20,7 @@ class Sequencer(wiring.Component):
     are taken and ``i_idle`` has been up for ``SETTLE`` cycles; only then the next one begins: it reads what this one
     wrote.
 
-    Flow control: a job takes ``TileGeometry.LATENCY + 4`` cycles or more.
+    Flow control: a job takes ``TileGeometry.LATENCY + 6`` cycles or more.
 
     Members
     -------
@@ -39,6 +39,8 @@ class Sequencer(wiring.Component):
     o_error, o_error_code, o_error_address : Out
         ``tile_too_large``, ``pass_too_large``, ``pool_too_wide`` or ``geometry``, with the descriptor's address. Stays
         up; no further job is sent.
+    o_active : Out(1)
+        A clock edge may change something: hw/README.md.
     """
     #: Cycles that ``i_idle`` must last: more than any word takes from one part to the next.
     SETTLE = 8
@@ -52,7 +54,7 @@ class Sequencer(wiring.Component):
             "o_group": Out(stream.Signature(payloads.group_job(config))),
             "o_collect": Out(stream.Signature(payloads.collect_job(config))),
             "i_idle": In(1), "o_begin": Out(1), "o_end": Out(1), "o_busy": Out(1),
-            "o_error": Out(1), "o_error_code": Out(8), "o_error_address": Out(32),
+            "o_error": Out(1), "o_error_code": Out(8), "o_error_address": Out(32), "o_active": Out(1),
         })
 
     def elaborate(self, platform):
@@ -61,17 +63,18 @@ class Sequencer(wiring.Component):
         self._build_loops(m)
         self._build_jobs(m)
         pending = Signal(3)
-        wait = Signal(range(max(self.SETTLE, TileGeometry.LATENCY) + 1))
+        wait = Signal(range(max(self.SETTLE, TileGeometry.LATENCY + 1) + 1))
         m.d.comb += [
             Cat(self.o_load.valid, self.o_group.valid, self.o_collect.valid).eq(pending),
             self.o_busy.eq(1),
+            self.o_active.eq(1),
         ]
         taken = Cat(self.o_load.ready, self.o_group.ready, self.o_collect.ready)
         m.d.sync += [pending.eq(pending & ~taken), wait.eq(wait - 1)]
         with m.FSM():
             with m.State("Idle"):
                 m.d.comb += [self.o_busy.eq(0), self.i.ready.eq(self.i_idle),
-                             self.o_begin.eq(self.i.valid & self.i_idle)]
+                             self.o_begin.eq(self.i.valid & self.i_idle), self.o_active.eq(self.o_begin)]
                 with m.If(self.o_begin):
                     m.d.sync += [self.o_layer.eq(self.i.p.layer), self.o_error_address.eq(self.i.p.address)]
                     m.next = "Layer"
@@ -79,18 +82,22 @@ class Sequencer(wiring.Component):
                 self._restart(m)
                 m.next = "Prepare"
             with m.State("Prepare"):
-                # The loop variables change here; what is derived from them is registered one cycle later.
-                m.d.sync += wait.eq(TileGeometry.LATENCY)
+                # The loop variables change here. Geometry follows, then the registers of what ends here.
+                m.d.sync += wait.eq(TileGeometry.LATENCY + 1)
                 m.next = "Compute"
             with m.State("Compute"):
                 with m.If(wait == 0):
-                    self._check(m)
-                    m.next = "Offer"
+                    m.d.sync += self._windows.eq(self._windows + self._geometry.o_windows)
+                    m.next = "Check"
+            with m.State("Check"):
+                self._check(m)
+                m.next = "Offer"
             with m.State("Offer"):
                 with m.If(~self.o_error):
                     m.d.sync += pending.eq(Cat(1, 1, self._last_chunk))
                     m.next = "Advance"
             with m.State("Advance"):
+                m.d.comb += self.o_active.eq((pending == 0) | (pending & taken).any())
                 with m.If((pending & ~taken) == 0):
                     self._advance(m)
                     m.d.sync += wait.eq(self.SETTLE)
@@ -106,7 +113,7 @@ class Sequencer(wiring.Component):
         return m
 
     def _build_loops(self, m):
-        """Loop variables, and what the end of each loop is."""
+        """Loop variables, what the end of each loop is, what exceeds a buffer."""
         layer, geometry = self.o_layer, self._geometry
         self._channels_done, self._channel = Signal.like(layer.out_channels), Signal.like(layer.in_channels)
         self._row = Signal(3)
@@ -118,6 +125,7 @@ class Sequencer(wiring.Component):
         self._lanes = Signal(range(self.config.lanes + 1))
         self._last_kernels, self._last_channels, self._last_rows = Signal(), Signal(), Signal()
         self._last_chunk, self._single, self._pass_end, self._map_end = Signal(), Signal(), Signal(), Signal()
+        self._tile_last, self._pass_last, self._large, self._wide = Signal(), Signal(), Signal(), Signal()
         kernels_left = layer.out_channels - self._channels_done
         channels_left, rows_left = layer.in_channels - self._channel, layer.kernel_rows - self._row
         m.d.sync += [
@@ -127,12 +135,20 @@ class Sequencer(wiring.Component):
             self._chunk_channels.eq(Mux(channels_left <= layer.chunk_channels, channels_left, layer.chunk_channels)),
             self._last_rows.eq(rows_left <= layer.chunk_rows),
             self._chunk_rows.eq(Mux(rows_left <= layer.chunk_rows, rows_left, layer.chunk_rows)),
+            self._single.eq((layer.chunk_channels >= layer.in_channels) & (layer.chunk_rows >= layer.kernel_rows)),
+            self._map_end.eq(geometry.o_rows.last & geometry.o_columns.last),
+            self._tile_last.eq(self._tile == layer.tiles_per_pass - 1),
+            self._pass_last.eq(self._pass == layer.passes - 1),
+        ]
+        pooled = (geometry.o_columns.windows + (layer.pool == 2)) >> 1
+        m.d.sync += [
+            self._large.eq((geometry.o_rows.loaded >= 2 ** LOCAL_BITS) | (geometry.o_segments >= 2 ** LOCAL_BITS)
+                           | (geometry.o_slots > self.config.tile_slots)),
+            self._wide.eq(pooled > self.config.pool_columns),
         ]
         m.d.comb += [
             self._last_chunk.eq(self._last_channels & self._last_rows),
-            self._single.eq((layer.chunk_channels >= layer.in_channels) & (layer.chunk_rows >= layer.kernel_rows)),
-            self._map_end.eq(geometry.o_rows.last & geometry.o_columns.last),
-            self._pass_end.eq(self._map_end | (self._tile == layer.tiles_per_pass - 1)),
+            self._pass_end.eq(self._map_end | self._tile_last),
         ]
 
     def _build_jobs(self, m):
@@ -181,18 +197,13 @@ class Sequencer(wiring.Component):
 
     def _check(self, m):
         """Refuse a tile that the buffers cannot hold."""
-        layer, geometry, config = self.o_layer, self._geometry, self.config
-        windows = self._windows + geometry.o_windows
-        pooled = (geometry.o_columns.windows + (layer.pool == 2)) >> 1
-        tall = (geometry.o_rows.loaded >= 2 ** LOCAL_BITS) | (geometry.o_segments >= 2 ** LOCAL_BITS)
-        m.d.sync += self._windows.eq(windows)
-        with m.If(~geometry.o_empty & (tall | (geometry.o_slots > config.tile_slots))):
+        with m.If(~self._geometry.o_empty & self._large):
             self._fail(m, "tile_too_large")
-        with m.If(~self._single & (windows > config.sum_windows * config.groups)):
+        with m.If(~self._single & (self._windows > self.config.sum_windows * self.config.groups)):
             self._fail(m, "pass_too_large")
-        with m.If((layer.pool != 0) & (pooled > config.pool_columns)):
+        with m.If((self.o_layer.pool != 0) & self._wide):
             self._fail(m, "pool_too_wide")
-        with m.If(self._pass_end & (self._map_end != (self._pass == layer.passes - 1))):
+        with m.If(self._pass_end & (self._map_end != self._pass_last)):
             self._fail(m, "geometry")
 
     def _fail(self, m, error):

@@ -14,7 +14,7 @@ from hw.registers import ERRORS
 from sim_tests.bench.stream import PATIENT, STALL_GRID, StreamBench
 
 #: Cycles from one job to the next without stalls: the rate that the docstring promises.
-JOB_CYCLES = TileGeometry.LATENCY + 4
+JOB_CYCLES = TileGeometry.LATENCY + 6
 BASE = {field.name: field.low for field in FIELDS if field.name != "magic"} | {"write_full": 1}
 
 
