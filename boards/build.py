@@ -65,7 +65,7 @@ def run_script(folder: Path, script: str, variables: dict[str, str], console: Co
     """Run ``script`` in ``folder``; a line "== NAME" begins a stage. Seconds by stage; output in ``build.log``."""
     stages, name = {}, "build"
     begin = time.monotonic()
-    with open(folder / "build.log", "w") as log, \
+    with open(folder / "build.log", "w", buffering=1) as log, \
             Progress(SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn(), console=console,
                      transient=True) as progress, \
             subprocess.Popen(["sh", f"{script}.sh"], cwd=folder, env=variables, stdout=subprocess.PIPE,
@@ -75,7 +75,7 @@ def run_script(folder: Path, script: str, variables: dict[str, str], console: Co
             log.write(line)
             if line.startswith("== "):
                 now, begin = time.monotonic() - begin, time.monotonic()
-                if stages or name != "build":
+                if name != "build":
                     stages[name] = now
                     console.print(f"{name}: {now:.0f} s")
                 name = line[3:].strip()
