@@ -1,5 +1,8 @@
 # zeroskip: `make help` lists what there is to do.
 CONFIG ?= default
+BOARD  ?= arty_z7_20
+MHZ    ?=
+SEED   ?= 1
 NET    ?= hed
 IMAGE  ?=
 SIZE   ?=
@@ -7,21 +10,24 @@ SIZE   ?=
 VENV   := .venv
 PY     := $(VENV)/bin/python
 READY  := $(VENV)/.ready
+JOB    := $(if $(IMAGE),--image "$(IMAGE)") $(if $(SIZE),--size $(SIZE))
 # Two workers, one thread each.
 PYTEST := OMP_NUM_THREADS=1 $(PY) -m pytest -q
 
 # One thing at a time: the parts use the cores themselves.
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
-.PHONY: help setup sim sim-photos test test-all test-digits lint registers verilog resources coverage clean
+.PHONY: help setup sim sim-photos image test test-firmware test-all test-digits firmware-tools lint registers verilog \
+        resources coverage tools bitstream clean
 
 help:  ## This list
 	@echo "zeroskip: generator of a CNN accelerator that does no work for zeros"
 	@echo
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo
-	@echo "  Variables of sim:  NET=hed|digits  CONFIG=tiny|small|default|nullhop"
-	@echo "                     IMAGE=photo.jpg or astronaut, chelsea, coffee ...  SIZE=96 or 320x240 (width x height)"
+	@echo "  Variables:  NET=hed|digits  CONFIG=tiny|small|default|nullhop"
+	@echo "              BOARD=arty_z7_20|pynq_z2|arty_z7_10|ebaz4205"
+	@echo "              IMAGE=photo.jpg or astronaut, chelsea, coffee ...  SIZE=96 or 320x240 (width x height)"
 
 setup: $(READY)  ## Virtual environment, packages, trained networks (the other targets call it)
 	@echo "$(VENV) is ready"
@@ -31,15 +37,18 @@ $(READY): requirements.txt requirements-lock.txt requirements-photos.txt require
 	@touch $@
 
 sim: $(READY)  ## Run a trained network in the RTL and compare with golden: NET= CONFIG= IMAGE= SIZE=
-	@$(PY) -m boards.sim.main --net $(NET) --config $(CONFIG) \
-		$(if $(IMAGE),--image "$(IMAGE)") $(if $(SIZE),--size $(SIZE))
+	@$(PY) -m boards.sim.main --net $(NET) --config $(CONFIG) $(JOB)
 
 sim-photos: $(READY)  ## `make sim` on five photographs of 64x64 to 320x240 with CONFIG=
 	@for photo in rocket=64 chelsea=96x64 china=160x128 flower=128x224 coffee=320x240; do \
 		$(PY) -m boards.sim.main --net hed --config $(CONFIG) --image $${photo%=*} --size $${photo#*=} || exit 1; \
 	done
 
-test: $(READY)  ## Lint, unit, golden and formal tests, then NET=digits in the RTL (minutes)
+image: $(READY)  ## Network image for a board, and the maps that golden expects of it: NET= CONFIG= IMAGE= SIZE=
+	@$(PY) -m boards.image --net $(NET) --config $(CONFIG) $(JOB) \
+		--output build/images/$(NET)-$(CONFIG).zsn --check build/images/$(NET)-$(CONFIG)
+
+test: $(READY) firmware-tools  ## Lint, unit, golden, formal and driver tests, then NET=digits in the RTL (minutes)
 	@start=$$(date +%s); \
 	$(MAKE) --no-print-directory lint && \
 	$(PYTEST) -m "not slow" sim_tests && \
@@ -49,7 +58,14 @@ test: $(READY)  ## Lint, unit, golden and formal tests, then NET=digits in the R
 test-digits: $(READY)
 	@$(PY) -m boards.sim.main --net digits --config tiny
 
-test-all: $(READY)  ## All tests, slow ones too, and digits in the RTL with every configuration
+test-firmware: $(READY) firmware-tools  ## Drivers: sanitizers, the RTL, ARM code in QEMU, bare metal
+	@$(PYTEST) sim_tests/firmware
+
+# Compilers and emulators that the driver tests need and nothing else does; looked for each time, which takes no time.
+firmware-tools:
+	@boards/sim/setup.sh firmware
+
+test-all: $(READY) firmware-tools  ## All tests, slow ones too, and digits in the RTL with every configuration
 	@start=$$(date +%s); \
 	$(MAKE) --no-print-directory lint && \
 	$(PYTEST) sim_tests && \
@@ -62,7 +78,7 @@ test-all: $(READY)  ## All tests, slow ones too, and digits in the RTL with ever
 lint: $(READY)  ## Style of the Python sources
 	@$(VENV)/bin/ruff check .
 
-registers: $(READY)  ## Generate firmware/include/zeroskip_regs.h and docs/registers.md from hw/registers.py
+registers: $(READY)  ## C header, Python constants and docs/registers.md from hw/registers.py
 	@$(PY) -m hw.generate_registers
 
 verilog: $(READY)  ## Verilog of CONFIG= into build/verilog/
@@ -75,6 +91,14 @@ resources: $(READY)  ## LUTs, DSPs and block RAMs of CONFIG= after synthesis (mi
 
 coverage: $(READY)  ## Lines and branches of the RTL that whole-network runs reach
 	@$(PY) -m boards.sim.coverage --config tiny
+
+tools: $(READY)  ## Open tools for Xilinx chips (nextpnr, Project X-Ray) into build/tools
+	@$(PY) -m boards.tools
+
+# The configuration is the board's own unless CONFIG is given on the command line.
+bitstream: $(READY)  ## Bitstream for BOARD= with open tools: CONFIG= MHZ= SEED= (minutes to an hour)
+	@$(PY) -m boards.build --board $(BOARD) --seed $(SEED) $(if $(MHZ),--megahertz $(MHZ)) \
+		$(if $(filter command line environment,$(origin CONFIG)),--config $(CONFIG))
 
 clean:  ## Remove what was built; the virtual environment stays
 	rm -rf build .pytest_cache .hypothesis .ruff_cache

@@ -24,7 +24,7 @@ from rich.table import Table
 from hw.configs import get_config
 
 from .catalogue import BOARDS, get_board
-from .tools import ToolError, find_tools
+from .tools import ToolError, install_tools
 
 ROOT = Path(__file__).parent.parent
 FAILED, BAD_INPUT = 1, 2
@@ -51,11 +51,11 @@ def commands(folder: Path) -> Path:
     return target
 
 
-def environment(board, folder: Path) -> dict[str, str]:
-    """The environment for the build script of ``board``; :class:`ToolError` if a tool is missing."""
+def environment(board, folder: Path, console: Console) -> dict[str, str]:
+    """The environment for the build script of ``board``; fetches missing tools; :class:`ToolError` if that fails."""
     result = dict(os.environ)
     if board.tools == "xilinx":
-        tools = find_tools()
+        tools = install_tools(console)
         result = tools.environment | {"XRAY_DATABASE": str(tools.database)}
     result["PATH"] = f"{commands(folder)}{os.pathsep}{result['PATH']}"
     return result | {"PYTHON": sys.executable, "PYTHONPATH": str(ROOT)}
@@ -114,7 +114,7 @@ def version(command: str, path: str) -> str:
 def build(board, config, megahertz: float, seed: int, console: Console) -> dict:
     """Make the bitstream; the contents of ``result.json``."""
     folder = (ROOT / "build" / "boards" / f"{board.name}-{config.name}").resolve()
-    variables = environment(board, ROOT / "build" / "boards")
+    variables = environment(board, ROOT / "build" / "boards", console)
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     with console.status("generating the design"):

@@ -41,7 +41,8 @@ def image_bytes(program: Program) -> bytes:
     tables = HEADER_BYTES + SEGMENT_ENTRY.size * len(program.segments) + MAP_ENTRY.size * len(program.maps)
     entries, contents = [], []
     place = ceil_div(tables, SEGMENT_ALIGNMENT) * SEGMENT_ALIGNMENT
-    for address, data in program.segments:
+    # In ascending order, as the format wants it; the descriptors are the first in the region.
+    for address, data in sorted(program.segments):
         entries.append(SEGMENT_ENTRY.pack(address - program.base, len(data), place, 0))
         contents.append(data.ljust(ceil_div(len(data), SEGMENT_ALIGNMENT) * SEGMENT_ALIGNMENT, b"\0"))
         place += len(contents[-1])

@@ -2,6 +2,8 @@
 
 Every test prints its seed through its parameters: a failure names configuration, seed and the first wrong coordinate.
 """
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -143,13 +145,14 @@ def assert_good_run(board, config, network, x):
     check(config, network, x, seed=0, stalls={}, simulator=board)
 
 
-@pytest.mark.parametrize("where", ["input", "weights", "descriptor", "output", "log"])
+@pytest.mark.parametrize("where", ["input", "weights", "first descriptor", "descriptor", "output", "log"])
 def test_bus_error_stops_cleanly_and_the_next_run_is_right(config, where):
     network, x = small_program(config)
     program = compile_network(network, config)
     last = program.maps[network.layers[-1].name]
     weights = program.segments[1][0]
     low, name = {"input": (program.maps["input"].address, "read_response"), "weights": (weights, "read_response"),
+                 "first descriptor": (program.descriptor_address, "read_response"),
                  "descriptor": (program.descriptor_address + DESCRIPTOR_BYTES, "read_response"),
                  "output": (last.address, "write_response"), "log": (program.log_address, "write_response")}[where]
     with Simulator(config, memory_bytes=MEMORY, base=program.base, seed=1, stalls=STALLS["all"]) as board:
@@ -161,6 +164,18 @@ def test_bus_error_stops_cleanly_and_the_next_run_is_right(config, where):
         beats = board.read_beats, board.write_beats
         board.run(500)
         assert (board.read_beats, board.write_beats) == beats, "the bus is not quiet after an error"
+        assert_good_run(board, config, network, x)
+
+
+def test_descriptors_outside_of_memory_are_a_read_error(config):
+    """DECERR for the first read: the error of the bus is reported, not that of the bits that came with it."""
+    network, x = small_program(config)
+    program = compile_network(network, config)
+    with Simulator(config, memory_bytes=MEMORY, base=program.base, seed=3, stalls=STALLS["all"]) as board:
+        outside = replace(program, descriptor_address=program.base + MEMORY)
+        with pytest.raises(RunError) as error:
+            run_program(board, outside, x, max_cycles=5_000_000)
+        assert (error.value.name, error.value.address) == ("read_response", program.base + MEMORY)
         assert_good_run(board, config, network, x)
 
 

@@ -1,6 +1,8 @@
 #!/bin/sh
-# Sets up .venv: Python packages in exact versions, the trained networks, and a C++ compiler where one is missing.
-# `make setup` runs it once and again when a requirements file changes. Set PYTHON to choose the interpreter.
+# setup.sh: sets up .venv with Python packages in exact versions and the trained networks, and a C++ compiler where one
+# is missing. `make setup` runs it once and again when a requirements file changes. PYTHON chooses the interpreter.
+# setup.sh firmware: sees to the compilers and emulators that the tests of the drivers need.
+# Exit status 2: something is missing that cannot be installed here; a sentence says what.
 set -eu
 cd "$(dirname "$0")/../.."
 
@@ -15,8 +17,27 @@ apt_install() {
         fail "$what is missing; install it (Debian, Ubuntu: sudo apt-get install $*) and run make again"
     fi
     say "$what is missing: installing $* with apt-get"
-    apt-get update -qq
-    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >/dev/null
+    { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >/dev/null
+    } || fail "apt-get could not install $*; install it in another way and run make again"
+}
+
+# has_libc COMPILER: can it link a program? Static, as the ARM programs are.
+has_libc() { [ -f "$("$1" -print-file-name=libc.a 2>/dev/null)" ]; }
+
+firmware_tools() {
+    packages=
+    has_libc gcc || packages="$packages gcc libc6-dev"
+    has_libc arm-linux-gnueabihf-gcc || packages="$packages gcc-arm-linux-gnueabihf libc6-dev-armhf-cross"
+    while read -r command package; do
+        command -v "$command" >/dev/null 2>&1 || packages="$packages $package"
+    done <<-END
+	qemu-arm-static qemu-user-static
+	qemu-system-arm qemu-system-arm
+	arm-none-eabi-gcc gcc-arm-none-eabi
+	dtc device-tree-compiler
+	END
+    # Words: one package each.
+    [ -z "$packages" ] || apt_install "What the tests of the drivers need" $packages
 }
 
 find_python() {
@@ -27,6 +48,11 @@ find_python() {
         fi
     done
 }
+
+case ${1-} in
+    firmware) firmware_tools; exit ;;
+    ?*) fail "there is no part $1 to set up; the parts are: firmware, or nothing for the rest" ;;
+esac
 
 python=$(find_python)
 [ -n "$python" ] || fail "Python 3.11 or newer is missing; install it, or name it: make PYTHON=/path/to/python3.11"

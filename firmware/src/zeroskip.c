@@ -133,6 +133,29 @@ static uint64_t log_bytes(const struct zs_image *image)
     return (uint64_t)image->layer_count * ZEROSKIP_LOG_BYTES;
 }
 
+/* UTF-8, padded with zeros, at least one. */
+static bool is_name(const uint8_t *bytes, size_t size)
+{
+    /* The first code that needs so many bytes more: a longer form of a smaller one is refused. */
+    static const uint32_t least[] = {0, 0x80, 0x800, 0x10000};
+    size_t n = 0;
+    while (n < size && bytes[n]) {
+        const uint32_t first = bytes[n++];
+        const unsigned more = first < 0x80 ? 0 : first < 0xe0 ? 1 : first < 0xf0 ? 2 : 3;
+        uint32_t code = more ? first & 0x3fu >> more : first;
+        for (unsigned m = 0; m < more; ++m, ++n) {
+            if (n == size || (bytes[n] & 0xc0u) != 0x80u)
+                return false;
+            code = code << 6 | (bytes[n] & 0x3fu);
+        }
+        const bool leads = first < 0x80 || (first >= 0xc0 && first < 0xf8);
+        const bool surrogate = code >= 0xd800 && code < 0xe000;
+        if (!leads || code < least[more] || surrogate || code > 0x10ffff)
+            return false;
+    }
+    return n < size && all_zero(bytes + n, size - n);
+}
+
 static enum zs_error fault(struct zs_image *image, enum zs_error error, const uint8_t *where)
 {
     image->fault = (uint32_t)(where - image->bytes);
@@ -215,7 +238,7 @@ static enum zs_error check_header(struct zs_image *image)
         {image->segment_count >= 1 && tables <= image->file_bytes, HEADER_SEGMENT_COUNT},
         {image->map_count >= 2, HEADER_MAP_COUNT},
         {image->input_map < image->map_count, HEADER_INPUT_MAP},
-        {bytes[HEADER_NAME + HEADER_NAME_BYTES - 1] == 0, HEADER_NAME},
+        {is_name(bytes + HEADER_NAME, HEADER_NAME_BYTES), HEADER_NAME},
     };
     return CHECK_ALL(image, ZS_ERROR_IMAGE_HEADER, bytes, checks);
 }
@@ -223,15 +246,12 @@ static enum zs_error check_header(struct zs_image *image)
 static enum zs_error check_segments(struct zs_image *image)
 {
     const uint64_t tables = (uint64_t)(map_bytes(image, image->map_count) - image->bytes);
+    uint64_t last_end = 0;
     for (uint32_t n = 0; n < image->segment_count; ++n) {
         const uint8_t *entry = segment_entry(image, n);
         const uint64_t offset = load32(entry + SEGMENT_REGION_OFFSET), size = load32(entry + SEGMENT_SIZE);
         const uint64_t source = load32(entry + SEGMENT_FILE_OFFSET);
-        bool apart = !overlap(offset, size, image->log_offset, log_bytes(image));
-        for (uint32_t other = 0; other < n; ++other) {
-            const uint8_t *entry2 = segment_entry(image, other);
-            apart &= !overlap(offset, size, load32(entry2 + SEGMENT_REGION_OFFSET), load32(entry2 + SEGMENT_SIZE));
-        }
+        const bool apart = offset >= last_end && !overlap(offset, size, image->log_offset, log_bytes(image));
         const struct check checks[] = {
             {size >= 1, SEGMENT_SIZE},
             {offset % 8 == 0 && offset + size <= image->region_bytes && apart, SEGMENT_REGION_OFFSET},
@@ -243,6 +263,7 @@ static enum zs_error check_segments(struct zs_image *image)
         const enum zs_error error = CHECK_ALL(image, ZS_ERROR_IMAGE_SEGMENT, entry, checks);
         if (error)
             return error;
+        last_end = offset + size;
     }
     return ZS_OK;
 }
@@ -270,7 +291,7 @@ static enum zs_error check_maps(struct zs_image *image)
         if (map.is_dense ? map.dense_shift > 5 || 1u << map.dense_shift > image->block : map.dense_shift != 0)
             return fault(image, ZS_ERROR_IMAGE_MAP, entry + MAP_DENSE_SHIFT);
         const struct check shape[] = {
-            {entry[MAP_NAME + MAP_NAME_BYTES - 1] == 0, MAP_NAME},
+            {is_name(entry + MAP_NAME, MAP_NAME_BYTES), MAP_NAME},
             {map.channels >= 1 && (!map.is_dense || map.channels <= 1u << map.dense_shift), MAP_CHANNELS},
             {map.height >= 1, MAP_HEIGHT},
             {map.width >= 1, MAP_WIDTH},

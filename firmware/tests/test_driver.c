@@ -208,6 +208,15 @@ static void test_image_segments(void)
     REFUSE(last + 12, 4, 1, error);
     REFUSE(segment_at(0) + 4, 4, get32(original + segment_at(0) + 4) - 8, error);
     REFUSE_AT(40, 4, good.descriptor_offset + 8, error, segment_at(0));
+    /* Two segments change places: each is in the file and in the region, but not in order. */
+    struct zs_image image;
+    uint8_t *copy = malloc(original_size);
+    memcpy(copy, original, original_size);
+    memcpy(copy + last - 16, original + last, 16);
+    memcpy(copy + last, original + last - 16, 16);
+    fix_crcs(copy, original_size);
+    CHECK(good.segment_count == 3 && zs_image_check(&image, copy, original_size) == error && image.fault == last);
+    free(copy);
     /* One more segment than maps can be: the table grows into the maps. */
     REFUSE_AT(52, 4, good.segment_count + 6, error, segment_at(0) + 8);
 }

@@ -1,5 +1,7 @@
-"""Network images: what the compiler writes, what the driver's reader takes and refuses."""
+"""Network images: what the compiler writes, what the readers of both drivers take and refuse."""
+import ctypes
 import dataclasses
+import itertools
 import random
 import struct
 import zlib
@@ -19,15 +21,17 @@ from hw.descriptor import DESCRIPTOR_BYTES, FIELD_BY_NAME, MAGIC
 from hw.registers import LOG_BYTES
 from sim_tests.golden_model.random_layers import random_layer, random_map
 
+from .c_programs import FIRMWARE, need, run
+
 CONFIG = CONFIGS["tiny"]
 #: Bytes of header and of the entries of the tables, as docs/network-image.md says.
 HEADER, SEGMENT, MAP = 96, 16, 96
 
 
-def network(*, dense=True, signed=False):
-    """Two layers with every kind of map: both outputs of a pool, a layer without ReLU."""
+def network(*, channels=3, signed=False):
+    """Two layers with every kind of map: both outputs of a pool, a layer without ReLU; 20 channels: none is dense."""
     rng = np.random.default_rng(11)
-    shape = (3 if dense else 20, 9, 7)
+    shape = (channels, 9, 7)
     first = random_layer(rng, "first", "input", shape, width=8, kernel=(3, 3), out_channels=18, pad=(1, 1, 1, 1),
                          pool=2, keep_full=True, signed_in=signed)
     last = random_layer(rng, "last", "first", first.maps["first"], width=8, kernel=(1, 1), out_channels=5, relu=False)
@@ -45,6 +49,28 @@ def data(program):
     return image_bytes(program)
 
 
+@pytest.fixture(scope="module")
+def c_error(tmp_path_factory):
+    """What the C driver says about an image: 0 or the number of its error."""
+    need("gcc", "gcc libc6-dev")
+    path = tmp_path_factory.mktemp("driver") / "zeroskip.so"
+    run("gcc", "-std=c11", "-O2", "-shared", "-fPIC", f"-I{FIRMWARE / 'include'}", FIRMWARE / "src/zeroskip.c",
+        "-o", path)
+    check = ctypes.CDLL(str(path)).zs_image_check
+    # More than a struct zs_image takes.
+    view = ctypes.create_string_buffer(4096)
+    return lambda data: check(view, data, ctypes.c_size_t(len(data)))
+
+
+def accepted(data):
+    """Whether the Python driver takes an image."""
+    try:
+        parse_image(data)
+    except ImageError:
+        return False
+    return True
+
+
 def sealed(data):
     """``data`` with right CRCs."""
     data = bytearray(data)
@@ -60,7 +86,7 @@ def changed(data, kind, at, value):
     return sealed(data)
 
 
-@pytest.mark.parametrize("options", [{}, {"dense": False}, {"signed": True}], ids=str)
+@pytest.mark.parametrize("options", [{}, {"channels": 20}, {"signed": True}], ids=str)
 def test_the_reader_finds_what_the_compiler_placed(tmp_path, options):
     program = compile_network(network(**options), CONFIG, base_address=0x2000_0000)
     write_image(program, tmp_path / "deep" / "net.zsn")
@@ -107,6 +133,12 @@ def test_the_same_program_gives_the_same_bytes(data):
     assert image_bytes(compile_network(network(), CONFIG)) == data
 
 
+def test_segments_are_written_in_ascending_order(program, data):
+    descriptors, *weights = program.segments
+    assert len(weights) == 2
+    assert image_bytes(dataclasses.replace(program, segments=[descriptors, *reversed(weights)])) == data
+
+
 @pytest.mark.parametrize("address", [0, 0x3FFF_F000])
 def test_relocation_gives_the_descriptors_of_a_program_compiled_for_the_address(data, address):
     there = compile_network(network(), CONFIG, base_address=address)
@@ -145,8 +177,9 @@ def test_every_truncation_and_every_flipped_bit_is_refused(data):
     for size in [*range(HEADER + 4), *(chance.randrange(len(data)) for _ in range(50)), len(data) - 1]:
         with pytest.raises(ImageError):
             parse_image(data[:size])
-    with pytest.raises(ImageError, match="bytes in place of"):
-        parse_image(data + b"\0")
+    with pytest.raises(ImageError, match=f"{len(data) - 1} bytes in place of {len(data)}"):
+        parse_image(data[:-1])
+    assert parse_image(data + b"\1") == parse_image(data), "what follows an image is not its own"
     for _ in range(300):
         at, bit = chance.randrange(len(data)), chance.randrange(8)
         broken = bytearray(data)
@@ -164,31 +197,32 @@ DAMAGE = {
     "descriptor version": ("I", 28, 5, "descriptors have version 0x5"),
     "link base": ("I", 32, 0x1000_0800, "not possible"),
     "region": ("I", 36, 0xFFFF_F000, "not possible"),
-    "small region": ("I", 36, 4096, "which is outside of the region"),
+    "small region": ("I", 36, 4096, "map input of .* does not fit the region of 4096"),
     "descriptor offset": ("I", 40, 8, "segment 0 does not hold the 2 descriptors"),
     "no layers": ("I", 44, 0, "0 layers"),
     "layers": ("I", 44, 1, "segment 0 does not hold the 1 descriptors"),
     "log": ("I", 48, 4, "log at 0x4"),
-    "log over descriptors": ("I", 48, 0, "share the bytes"),
+    "log over descriptors": ("I", 48, 0, "segment 0 .* shares bytes with the log"),
     "log beyond": ("I", 48, 0xFFFF_FF80, "log at 0xffffff80"),
     "no segments": ("I", 52, 0, "not possible"),
     "segments": ("I", 52, 1 << 30, "not possible"),
     "maps": ("I", 56, 0xFFFF_FFFF, "not possible"),
     "one map": ("I", 56, 1, "not possible"),
     "input": ("I", 60, 4, "the input is map 4"),
-    "input is an output": ("I", 60, 3, "written by a layer"),
+    "input is an output": ("I", 60, 3, "map input is without a layer"),
     "name": ("28s", 64, b"n" * 28, "name of the network does not end"),
     "name text": ("28s", 64, b"\xff", "not UTF-8"),
     "segment offset": ("I", HEADER + SEGMENT, 4, "segment 1 of .* is not possible"),
     "segment beyond": ("I", HEADER + SEGMENT, 0xFFFF_FFF8, "segment 1 does not fit"),
-    "segment over segment": ("I", HEADER + SEGMENT, 0, "share the bytes"),
+    "segment over segment": ("I", HEADER + SEGMENT, 0, "segment 1 at 0x0 begins before the end"),
+    "segments not in order": ("I", HEADER + SEGMENT, 0x3000, "segment 2 .* begins before the end"),
     "segment size": ("I", HEADER + SEGMENT + 4, 0, "segment 1 of 0 bytes"),
     "segment size beyond": ("I", HEADER + SEGMENT + 4, 0xFFFF_FFFF, "segment 1 does not fit"),
     "segment in the header": ("I", HEADER + SEGMENT + 8, 8, "does not lie in the file"),
     "segment beyond the file": ("I", HEADER + SEGMENT + 8, 1 << 20, "does not lie in the file"),
     "segment zero": ("I", HEADER + SEGMENT + 12, 1, "segment 1 .* is not possible"),
     "map name": ("48s", FIRST_MAP, b"m" * 48, "name of a map does not end"),
-    "map names": ("48s", FIRST_MAP, b"last", "same name"),
+    "map name padding": ("48s", FIRST_MAP, b"in\0put", "name of a map does not end"),
     "map offset": ("I", FIRST_MAP + 48, 8, "map input of .* does not fit"),
     "map beyond": ("I", FIRST_MAP + 48, 0xFFFF_F000, "map input of .* does not fit"),
     "map size": ("I", FIRST_MAP + 52, 0xFFFF_FFFF, "map input of .* does not fit"),
@@ -205,26 +239,158 @@ DAMAGE = {
     "scale": ("d", FIRST_MAP + 72, float("nan"), "scale nan"),
     "no scale": ("d", FIRST_MAP + 72, 0.0, "scale 0.0"),
     "layer": ("H", FIRST_MAP + MAP + 80, 2, "written by layer 2 of 2"),
+    "output without a layer": ("H", FIRST_MAP + MAP + 80, 0xFFFF, "map first.full is without a layer"),
+    "input with a layer": ("H", FIRST_MAP + 80, 0, "map input is not without a layer"),
+    "input over the descriptors": ("I", FIRST_MAP + 48, 0, "input map input shares bytes with .* at 0x0"),
+    "infinite scale": ("d", FIRST_MAP + 72, float("inf"), "scale inf"),
+    "negative scale": ("d", FIRST_MAP + 72, -1.0, "scale -1.0"),
     "map zeros": ("B", FIRST_MAP + 95, 1, "bytes that must be 0"),
     "value width": ("I", 20, 2 | 16 << 5 | 7 << 14 | 16 << 19, "values of 7 bits"),
     "block": ("I", 20, 2 | 16 << 5 | 8 << 14 | 24 << 19, "blocks of 24"),
+    "lanes": ("I", 20, 2 | 24 << 5 | 8 << 14 | 16 << 19, "24 lanes"),
+    "no lanes": ("I", 20, 2 | 0 << 5 | 8 << 14 | 16 << 19, "0 lanes"),
+    "no file": ("I", 12, 95, "in place of 95"),
 }
 
 
 @pytest.mark.parametrize("name", DAMAGE)
-def test_a_field_that_does_not_fit_is_refused(data, name):
+def test_a_field_that_does_not_fit_is_refused_by_both_drivers(data, c_error, name):
     kind, at, value, sentence = DAMAGE[name]
+    broken = changed(data, kind, at, value)
     with pytest.raises(ImageError, match=sentence):
-        parse_image(changed(data, kind, at, value))
+        parse_image(broken)
+    assert c_error(broken)
 
 
-@pytest.mark.parametrize("field, value, sentence", [
-    ("magic", 1, "descriptor 1 does not begin with"), ("in_address", 0x0FFF_F000, "descriptor 1 has the address"),
-    ("weight_address", 0xFFFF_F000, "descriptor 1 has the address 0xfffff000")])
-def test_a_descriptor_that_does_not_fit_is_refused(data, field, value, sentence):
-    place = struct.unpack_from("<I", data, HEADER + 8)[0]
+def test_a_segment_of_a_dense_map_takes_a_beat_at_least(c_error):
+    """4 pixels of one channel are 4 bytes, and stored in 8."""
+    data = image_bytes(compile_network(network(channels=1), CONFIG))
+    size, = struct.unpack_from("<I", data, FIRST_MAP + 52)
+    assert size == 9 * 2 * 8 and accepted(data) and c_error(data) == 0
+    broken = changed(data, "I", FIRST_MAP + 52, size - 4)
+    assert not accepted(broken) and c_error(broken)
+
+
+def descriptor_at(data, layer, field):
+    """The byte of a field of a descriptor in the file."""
+    return struct.unpack_from("<I", data, HEADER + 8)[0] + layer * DESCRIPTOR_BYTES + 4 * FIELD_BY_NAME[field].word
+
+
+@pytest.mark.parametrize("layer, field, value, sentence", [
+    (1, "magic", 1, "descriptor 1 has 0x1 in magic"), (0, "pool", 1, "descriptor 0 has 0x1 in pool"),
+    (0, "pool", 4, "descriptor 0 has 0x4 in pool"), (1, "out_width", 0, "descriptor 1 has 0x0 in out_width"),
+    (1, "in_address", 0x0FFF_F000, "descriptor 1 has .* bytes from 0xffff000 on in in_address, which are outside"),
+    (1, "in_row_bytes", 0xFFFF_FFFF, "descriptor 1 .* in in_address, which are outside"),
+    (1, "weight_address", 0xFFFF_F000, "descriptor 1 .* in weight_address, which are outside"),
+    (0, "pool_address", 0x1000_0000, "descriptor 0 writes to the descriptors"),
+    (1, "full_address", 0x1000_0000, "descriptor 1 writes to the descriptors")])
+def test_a_descriptor_that_does_not_fit_is_refused_by_both_drivers(data, c_error, layer, field, value, sentence):
+    broken = changed(data, "I", descriptor_at(data, layer, field), value)
     with pytest.raises(ImageError, match=sentence):
-        parse_image(changed(data, "I", place + DESCRIPTOR_BYTES + 4 * FIELD_BY_NAME[field].word, value))
+        parse_image(broken)
+    assert c_error(broken)
+
+
+@pytest.mark.parametrize("layer, field, condition", [(0, "full_address", "write_full"), (0, "pool_address", "pool"),
+                                                     (1, "pool_address", "pool")])
+def test_addresses_that_are_not_used_may_be_anything(data, c_error, layer, field, condition):
+    """They are not relocated either. Layer 0 writes both maps, layer 1 does not pool."""
+    data = changed(data, "I", descriptor_at(data, layer, field), 0xFFFF_FFFF)
+    assert accepted(data) == (c_error(data) == 0) == (layer == 1)
+    data = changed(data, "I", descriptor_at(data, layer, condition), 0)
+    assert c_error(data) == 0
+    word = layer * DESCRIPTOR_BYTES + 4 * FIELD_BY_NAME[field].word
+    assert parse_image(data).relocated(0x2000_0000)[word:word + 4] == b"\xff\xff\xff\xff"
+
+
+def test_of_maps_with_one_name_the_first_is_found(data, c_error):
+    data = changed(data, "48s", FIRST_MAP + MAP, b"last")
+    image = parse_image(data)
+    assert c_error(data) == 0 and list(image.maps) == ["input", "last", "first"] and image.maps["last"].layer == 0
+
+
+def test_both_drivers_agree_on_names(data, c_error):
+    """UTF-8 by Python's decoder: all pairs of bytes at the limits of its forms, with up to two bytes behind them."""
+    limits = bytes.fromhex("00 41 7f 80 8f 90 9f a0 bf c0 c1 c2 df e0 e1 ec ed ee ef f0 f1 f3 f4 f5 f7 f8 ff")
+    texts = [bytes(pair) + tail for pair in itertools.product(limits, repeat=2)
+             for tail in (b"", b"\x80", b"\xbf\x80", b"\0\x80")]
+    seen = set()
+    for number, text in enumerate(texts):
+        at, size = [(64, 28), (FIRST_MAP + MAP, 48)][number % 2]
+        for name in (text, b"n" * (size - len(text) - 1) + text, b"n" * (size - len(text)) + text):
+            broken = changed(data, f"{size}s", at, name)
+            seen.add(accepted(broken))
+            assert accepted(broken) == (c_error(broken) == 0), f"{name} at byte {at}"
+    assert seen == {False, True}
+
+
+def mutated(data, chance):
+    """A damaged image: cut, with wrong CRCs, or with fields of header, tables and descriptors that are not its own."""
+    kind = chance.randrange(12)
+    if kind == 0:
+        return data[:chance.choice([chance.randrange(HEADER + 8), chance.randrange(len(data))])]
+    broken = bytearray(data)
+    if kind == 1:
+        broken[chance.randrange(len(data))] ^= 1 << chance.randrange(8)
+        return bytes(broken) + bytes(chance.randrange(2))
+    segments, maps = (size * struct.unpack_from("<I", data, at)[0] for size, at in ((SEGMENT, 52), (MAP, 56)))
+    descriptors, = struct.unpack_from("<I", data, HEADER + 8)
+    parts = [(0, HEADER), (HEADER, segments), (HEADER + segments, maps), *2 * [(descriptors, 2 * DESCRIPTOR_BYTES)]]
+    for _ in range(chance.randint(1, 3)):
+        start, size = chance.choice(parts)
+        at = start + 4 * chance.randrange(size // 4)
+        old, = struct.unpack_from("<I", broken, at)
+        other, = struct.unpack_from("<I", broken, start + 4 * chance.randrange(size // 4))
+        near = 1 << chance.randrange(16)
+        value = chance.choice([0, 1, 2, 3, 7, 8, 4096, 0xFFFF, 0x1000_0000, 0xFFFF_F000, 0xFFFF_FFFF, other, 2 * old,
+                               chance.getrandbits(32), old ^ 1 << chance.randrange(32), old + near, old - near])
+        struct.pack_into("<I", broken, at, value % (1 << 32))
+    return sealed(broken)
+
+
+def test_both_drivers_agree_on_damaged_images(data, c_error):
+    seed = 4
+    chance = random.Random(seed)
+    images = [data, image_bytes(compile_network(network(channels=20), CONFIG)),
+              image_bytes(compile_network(network(signed=True), CONFIGS["small"]))]
+    errors = dict.fromkeys(range(16), 0)
+    for number in range(6000):
+        broken = mutated(chance.choice(images), chance)
+        error = c_error(broken)
+        errors[error] += 1
+        assert accepted(broken) == (error == 0), f"seed {seed}, number {number}: C says {error}"
+    # ZS_OK, and ZS_ERROR_IMAGE_TRUNCATED to ZS_ERROR_IMAGE_DESCRIPTOR.
+    assert min(errors[number] for number in (0, *range(7, 16))) > 10, errors
+    assert sum(errors[number] for number in range(1, 7)) == 0, errors
+
+
+def test_both_drivers_agree_on_the_last_address_that_fits(c_error):
+    """For random shapes of random layers, each address as far back as the C driver takes it, and one beat more."""
+    seed = 5
+    chance = random.Random(seed)
+    images = [image_bytes(compile_network(network(channels=channels), config)) for channels in (3, 40)
+              for config in (CONFIGS["tiny"], CONFIGS["small"])]
+    found = dict.fromkeys(("in_address", "weight_address", "full_address", "pool_address"), 0)
+    for number in range(400):
+        data, layer = chance.choice(images), chance.randrange(2)
+        for field, values in (("out_channels", range(1, 60)), ("kernel_rows", range(8)), ("in_width", range(1, 12)),
+                              ("pool", (0, 2, 3)), ("out_height", (1, 2, 3, 8, 9)), ("out_width", (1, 2, 3, 8, 9)),
+                              ("dense_shift", range(6)), ("in_channels", range(1, 40))):
+            if chance.random() < 0.4:
+                data = changed(data, "I", descriptor_at(data, layer, field), chance.choice(values))
+        for field in found:
+            at = descriptor_at(data, layer, field)
+            good, = struct.unpack_from("<I", data, at)
+            bad = sum(struct.unpack_from("<II", data, 32))
+            if c_error(data) or c_error(changed(data, "I", at, bad)) == 0:
+                continue    # the shape does not fit at all, or the address is not used
+            while bad - good > 8:
+                middle = (good + bad) // 16 * 8
+                good, bad = (good, middle) if c_error(changed(data, "I", at, middle)) else (middle, bad)
+            label = f"seed {seed}, number {number}: {field} {good:#x} of layer {layer}"
+            assert accepted(changed(data, "I", at, good)) and not accepted(changed(data, "I", at, bad)), label
+            found[field] += 1
+    assert min(found.values()) > 10, found
 
 
 def test_what_is_accepted_stays_in_the_region(data):

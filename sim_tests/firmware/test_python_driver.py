@@ -429,6 +429,10 @@ def test_missing_and_wrong_devices_are_named(tmp_path):
     with Accelerator.from_uio("uio0", root=tmp_path) as accelerator:
         assert accelerator.read("identity") == IDENTITY
     accelerator.close()
+    for address in (0, BASE + 8):
+        (tmp_path / "sys/class/u-dma-buf/udmabuf0/phys_addr").write_text(f"{address:#x}\n")
+        with pytest.raises(BoardError, match=f"memory at {address:#x} does not start at a multiple of 4096 above 0"):
+            Accelerator.from_uio("uio0", root=tmp_path)
 
 
 # ---- bitstreams ------------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from .errors import BoardError, MapError, RunError, RunTimeout, ZeroskipError
 from .image import PAGE, read_image
 from .maps import decode_map, encode_map, value_type
 from .registers import COUNTERS, ERRORS, FIELDS, IDENTITY, LOG_BYTES, OFFSETS, VERSION
+from .serial_line import SerialLine, SerialMemory, SerialRegisters, open_port
 
 #: Seconds that a stop may take: it waits for what is on the bus.
 STOP_SECONDS = 5.0
@@ -56,8 +57,9 @@ class Accelerator:
             if version >> 16 != VERSION >> 16 or version >> 8 < VERSION >> 8:
                 raise BoardError(f"the accelerator has register map {_dotted(version)}, this package is for "
                                  f"{_dotted(VERSION)}: use the package that came with the bitstream")
-            if memory.address % PAGE:
-                raise BoardError(f"the memory at {memory.address:#x} does not start at a multiple of {PAGE}")
+            # Log address 0 means that there is no log.
+            if not memory.address or memory.address % PAGE:
+                raise BoardError(f"the memory at {memory.address:#x} does not start at a multiple of {PAGE} above 0")
         except ZeroskipError:
             self.close()
             raise
@@ -80,6 +82,12 @@ class Accelerator:
         """A simulated one: ``path``, ``memory`` and ``address`` as in ``--socket``, ``--memory`` and ``--base`` of
         ``python -m boards.sim.server``."""
         return cls._opened(SocketRegisters(path), lambda: FileMemory(memory, address))
+
+    @classmethod
+    def from_serial(cls, port: str, baud: int = 1_000_000) -> Accelerator:
+        """A board without processor (boards/ecp5) at the serial port ``port``, such as /dev/ttyUSB0; needs pyserial."""
+        line = SerialLine(open_port(port, baud))
+        return cls._opened(SerialRegisters(line), lambda: SerialMemory(line))
 
     @classmethod
     def _opened(cls, registers, open_memory):

@@ -3,8 +3,9 @@
 Registers have ``read(offset)``, ``write(offset, value)``, ``wait(seconds)`` (returns when the interrupt line may be
 high, or before, and about after ``seconds`` at the latest) and ``close()``.
 
-Memory has ``address`` (bus address, a multiple of 4096), ``data`` (uint8 array), ``flush(offset, size)`` (what the
-processor wrote becomes visible to the accelerator), ``invalidate(offset, size)`` (the other way round) and ``close()``.
+Memory has ``address`` (bus address, a multiple of 4096 above 0), ``data`` (uint8 array), ``flush(offset, size)`` (what
+the processor wrote becomes visible to the accelerator), ``invalidate(offset, size)`` (the other way round) and
+``close()``.
 """
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Network images: read and checked. Nothing in a file is believed before it is checked.
 
-Source: docs/network-image.md (normative).
+Source: docs/network-image.md (normative), golden/README.md (what a descriptor makes the accelerator read and write).
 """
 from __future__ import annotations
 
@@ -23,6 +23,11 @@ PAGE = 4096
 #: Pixels of a segment.
 SEGMENT = 4
 NO_LAYER = 0xFFFF
+#: Ranges of the fields of a descriptor that the memory it leads to depends on. The accelerator checks all fields.
+RANGES = {"magic": (DESCRIPTOR_MAGIC, DESCRIPTOR_MAGIC), "dense_in": (0, 1), "write_full": (0, 1), "pool": (0, 3),
+          "dense_shift": (0, 5), "kernel_rows": (0, 7), "kernel_columns": (0, 7),
+          **dict.fromkeys(("in_height", "in_width", "in_channels", "out_height", "out_width", "out_channels"),
+                          (1, 0xFFFF))}
 #: Address fields of a descriptor, each with the field that says whether it is used (None: always).
 ADDRESSES = (("in_address", None), ("weight_address", None), ("full_address", "write_full"), ("pool_address", "pool"))
 
@@ -88,14 +93,17 @@ class Map:
     @property
     def slot_bytes(self) -> int:
         """Bytes of a slot: the power of two that holds words and values of the worst case."""
-        return 1 << (self.map_bytes + SEGMENT * self.block * self.value_width // 8 - 1).bit_length()
+        return _slot_bytes(self.block, self.value_width)
+
+    @property
+    def extent(self) -> int:
+        """Bytes from its first to behind its last."""
+        return _extent(self.height, self.width, self.row_bytes, self.segment_bytes, self.used_bytes)
 
     @property
     def used_bytes(self) -> int:
         """Bytes of a segment that hold something."""
-        if self.dense:
-            return (SEGMENT << self.dense_shift) * self.value_width // 8
-        return self.blocks * self.slot_bytes
+        return _used_bytes(self.channels, self.dense_shift if self.dense else None, self.block, self.value_width)
 
 
 @dataclass(frozen=True)
@@ -151,27 +159,32 @@ def read_image(path) -> Image:
 
 
 def parse_image(data: bytes) -> Image:
-    """The image with the bytes ``data``; :class:`ImageError` says what is wrong with it."""
+    """The image that the bytes ``data`` begin with; :class:`ImageError` says what is wrong with it."""
     fields = _header(data)
-    (_, _, _, _, _, _, capability, configuration, _, link_base, region_bytes, descriptor_offset, layer_count,
+    (_, _, _, _, size, _, capability, configuration, _, link_base, region_bytes, descriptor_offset, layer_count,
      log_offset, segment_count, map_count, input_map, name, _) = fields
+    data = data[:size]
+    value_width, block, lanes = (_capability_field(capability, name) for name in ("value_width", "block", "lanes"))
+    if value_width not in (8, 16) or block not in (16, 32) or not lanes or lanes % block:
+        raise ImageError(f"values of {value_width} bits in blocks of {block} for {lanes} lanes are not possible")
     _check_region(link_base, region_bytes, log_offset, layer_count)
     tables = HEADER.size + SEGMENT_ENTRY.size * segment_count
     end = tables + MAP_ENTRY.size * map_count
     if not segment_count or map_count < 2 or end > len(data):
         raise ImageError(f"{segment_count} segments and {map_count} maps are not possible in {len(data)} bytes")
     segments = tuple(_segment(index, data, end, region_bytes) for index in range(segment_count))
-    _check_overlap(segments, log_offset, layer_count)
-    _check_descriptors(segments[0], descriptor_offset, layer_count, link_base, region_bytes)
-    maps = [_map(data[at:at + MAP_ENTRY.size], capability, region_bytes, layer_count)
+    descriptors, log = (descriptor_offset, layer_count * DESCRIPTOR_BYTES), (log_offset, layer_count * LOG_BYTES)
+    _check_segments(segments, descriptors, log)
+    maps = [_map(data[at:at + MAP_ENTRY.size], value_width, block, region_bytes, layer_count)
             for at in range(tables, end, MAP_ENTRY.size)]
-    if input_map >= map_count or maps[input_map].layer is not None:
-        raise ImageError(f"the input is map {input_map}, which does not exist or is written by a layer")
-    by_name = {plan.name: plan for plan in maps}
-    if len(by_name) < map_count:
-        raise ImageError("two maps have the same name")
-    return Image(_text(name, "the network"), capability, configuration, link_base, region_bytes, descriptor_offset,
-                 layer_count, log_offset, segments, by_name, maps[input_map])
+    _check_input(maps, input_map, segments, log)
+    by_name = {}
+    for plan in maps:
+        by_name.setdefault(plan.name, plan)
+    image = Image(_text(name, "the network"), capability, configuration, link_base, region_bytes, descriptor_offset,
+                  layer_count, log_offset, segments, by_name, maps[input_map])
+    _check_descriptors(image, descriptors, block, lanes, value_width)
+    return image
 
 
 def _header(data):
@@ -186,9 +199,9 @@ def _header(data):
         raise ImageError(f"it has format version {major}.{minor}; this package reads version {MAJOR}")
     if header_bytes != HEADER.size or zlib.crc32(data[:HEADER.size - 4]) != fields[-1]:
         raise ImageError("its header is damaged: copy or compile it again")
-    if file_bytes != len(data):
+    if not HEADER.size <= file_bytes <= len(data):
         raise ImageError(f"it has {len(data)} bytes in place of {file_bytes}: copy or compile it again")
-    if zlib.crc32(data[HEADER.size:]) != payload_crc:
+    if zlib.crc32(data[HEADER.size:file_bytes]) != payload_crc:
         raise ImageError("its content is damaged: copy or compile it again")
     if fields[8] != DESCRIPTOR_MAGIC:
         raise ImageError(f"its descriptors have version {fields[8]:#x}; this package knows {DESCRIPTOR_MAGIC:#x}")
@@ -226,12 +239,35 @@ def _segment(index, data, start, region_bytes):
     return offset, data[place:place + size]
 
 
-def _check_overlap(segments, log_offset, layer_count):
-    spans = sorted([(offset, offset + len(content)) for offset, content in segments]
-                   + [(log_offset, log_offset + layer_count * LOG_BYTES)])
-    for (_, end), (start, _) in zip(spans, spans[1:]):
-        if start < end:
-            raise ImageError(f"two segments, or a segment and the log, share the bytes at {start:#x} of the region")
+def _overlap(first, second):
+    """Whether two spans (offset, size) share a byte."""
+    return first[0] < second[0] + second[1] and second[0] < first[0] + first[1]
+
+
+def _check_segments(segments, descriptors, log):
+    """The first holds the descriptors; they are in ascending order and share no byte with each other or the log."""
+    if (segments[0][0], len(segments[0][1])) != descriptors:
+        raise ImageError(f"segment 0 does not hold the {descriptors[1] // DESCRIPTOR_BYTES} descriptors")
+    last_end = 0
+    for index, (offset, content) in enumerate(segments):
+        if offset < last_end or _overlap((offset, len(content)), log):
+            raise ImageError(f"segment {index} at {offset:#x} begins before the end of the one before it, or shares "
+                             "bytes with the log")
+        last_end = offset + len(content)
+
+
+def _check_input(maps, input_map, segments, log):
+    """The input is the only map that no layer writes, and keeps off what is loaded and the log."""
+    if input_map >= len(maps):
+        raise ImageError(f"the input is map {input_map}, which does not exist")
+    for index, plan in enumerate(maps):
+        if (plan.layer is None) != (index == input_map):
+            raise ImageError(f"map {plan.name} is {'' if plan.layer is None else 'not '}without a layer that writes "
+                             f"it; the input, map {input_map}, is the only one")
+    plan = maps[input_map]
+    for span in [*((offset, len(content)) for offset, content in segments), log]:
+        if _overlap((plan.offset, plan.size), span):
+            raise ImageError(f"the input map {plan.name} shares bytes with a segment or the log at {span[0]:#x}")
 
 
 def _addresses(data):
@@ -243,18 +279,64 @@ def _addresses(data):
                 yield record, DESCRIPTOR_WORDS[name]
 
 
-def _check_descriptors(segment, descriptor_offset, layer_count, link_base, region_bytes):
-    offset, data = segment
-    if offset != descriptor_offset or len(data) != layer_count * DESCRIPTOR_BYTES:
-        raise ImageError(f"segment 0 does not hold the {layer_count} descriptors")
-    for layer in range(layer_count):
-        if struct.unpack_from("<I", data, layer * DESCRIPTOR_BYTES)[0] != DESCRIPTOR_MAGIC:
-            raise ImageError(f"descriptor {layer} does not begin with {DESCRIPTOR_MAGIC:#x}")
-    for record, word in _addresses(data):
-        address = struct.unpack_from("<I", data, record + 4 * word)[0]
-        if not link_base <= address < link_base + region_bytes:
-            raise ImageError(f"descriptor {record // DESCRIPTOR_BYTES} has the address {address:#x}, which is outside "
-                             "of the region")
+def _check_descriptors(image, descriptors, block, lanes, value_width):
+    """What descriptors make the accelerator read and write lies in the region, and no output on a descriptor."""
+    for layer in range(image.layer_count):
+        words = struct.unpack_from(f"<{DESCRIPTOR_BYTES // 4}I", image.segments[0][1], layer * DESCRIPTOR_BYTES)
+        fields = {name: words[word] for name, word in DESCRIPTOR_WORDS.items()}
+        for name, (low, high) in RANGES.items():
+            if not low <= fields[name] <= high or name == "pool" and fields[name] == 1:
+                raise ImageError(f"descriptor {layer} has {fields[name]:#x} in {name}")
+        for name, size in _accesses(fields, block, lanes, value_width).items():
+            # Below link_base the offset wraps to one far beyond the region.
+            span = (fields[name] - image.link_base) % (1 << 32), size
+            if sum(span) > image.region_bytes:
+                raise ImageError(f"descriptor {layer} has {size} bytes from {fields[name]:#x} on in {name}, which are "
+                                 "outside of the region")
+            if name in ("full_address", "pool_address") and _overlap(span, descriptors):
+                raise ImageError(f"descriptor {layer} writes to the descriptors from {fields[name]:#x} on")
+
+
+def _accesses(fields, block, lanes, value_width):
+    """Bytes from each address in use of a descriptor on that the accelerator may access."""
+    def size(kind, height, width, used):
+        return _extent(height, width, fields[f"{kind}_row_bytes"], fields[f"{kind}_segment_bytes"], used)
+
+    def weights(channels):
+        """Scales and weights of a kernel block."""
+        taps = fields["kernel_rows"] * fields["kernel_columns"]
+        return -(-channels // block) * block * 16 + taps * fields["in_channels"] * (
+            -(-channels * value_width // 64) * 8)
+
+    out_height, out_width, pool = fields["out_height"], fields["out_width"], fields["pool"]
+    shift = fields["dense_shift"] if fields["dense_in"] else None
+    used = _used_bytes(fields["out_channels"], None, block, value_width)
+    blocks, rest = divmod(fields["out_channels"], lanes)
+    accesses = {"in_address": size("in", fields["in_height"], fields["in_width"],
+                                  _used_bytes(fields["in_channels"], shift, block, value_width)),
+               "weight_address": blocks * weights(lanes) + weights(rest)}
+    if fields["write_full"]:
+        accesses["full_address"] = size("full", out_height, out_width, used)
+    if pool:
+        pooled = (max(1, -(-(n - pool) // 2) + 1) for n in (out_height, out_width))
+        accesses["pool_address"] = size("pool", *pooled, used)
+    return accesses
+
+
+def _slot_bytes(block, value_width):
+    return 1 << (SEGMENT * block // 8 * (1 + value_width) - 1).bit_length()
+
+
+def _used_bytes(channels, dense_shift, block, value_width):
+    """Bytes of a segment that hold something; ``dense_shift``: None for a compressed map."""
+    if dense_shift is None:
+        return -(-channels // block) * _slot_bytes(block, value_width)
+    return max(8, (SEGMENT << dense_shift) * value_width // 8)
+
+
+def _extent(height, width, row_bytes, segment_bytes, used):
+    """Bytes from the first of a map to behind its last."""
+    return (height - 1) * row_bytes + (-(-width // SEGMENT) - 1) * segment_bytes + used
 
 
 def _capability_field(capability, name):
@@ -262,14 +344,11 @@ def _capability_field(capability, name):
     return (capability & mask) >> low
 
 
-def _map(entry, capability, region_bytes, layer_count):
+def _map(entry, value_width, block, region_bytes, layer_count):
     """The map of an entry of the table."""
     (name, offset, size, channels, height, width, flags, dense_shift, row_bytes, segment_bytes, scale, layer,
      zeros) = MAP_ENTRY.unpack(entry)
     name = _text(name, "a map")
-    value_width, block = _capability_field(capability, "value_width"), _capability_field(capability, "block")
-    if value_width not in (8, 16) or block not in (16, 32):
-        raise ImageError(f"values of {value_width} bits in blocks of {block} are not possible")
     plan = Map(name, offset, size, channels, height, width, bool(flags & 1), bool(flags & 2), bool(flags & 4),
                dense_shift, row_bytes, segment_bytes, scale, None if layer == NO_LAYER else layer, value_width, block)
     if not channels or not height or not width or flags > 7 or any(zeros):
@@ -286,6 +365,6 @@ def _map(entry, capability, region_bytes, layer_count):
         raise ImageError(f"rows of {row_bytes} bytes with segments of {segment_bytes} bytes do not hold map {name}")
     if offset % PAGE or offset + size > region_bytes:
         raise ImageError(f"map {name} of {size} bytes at {offset:#x} does not fit the region of {region_bytes} bytes")
-    if size < (height - 1) * row_bytes + (plan.segments - 1) * segment_bytes + plan.used_bytes:
+    if size < plan.extent:
         raise ImageError(f"map {name} does not fit its {size} bytes")
     return plan
