@@ -18,7 +18,7 @@ PYTEST := OMP_NUM_THREADS=1 $(PY) -m pytest -q
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
 .PHONY: help setup sim sim-photos image test test-firmware test-all test-digits firmware-tools lint registers verilog \
-        resources coverage tools bitstream clean
+        resources coverage tools bitstream bench-synth clean
 
 help:  ## This list
 	@echo "zeroskip: generator of a CNN accelerator that does no work for zeros"
@@ -99,6 +99,9 @@ tools: $(READY)  ## Open tools for Xilinx chips (nextpnr, Project X-Ray) into bu
 bitstream: $(READY)  ## Bitstream for BOARD= with open tools: CONFIG= MHZ= SEED= (minutes to an hour)
 	@$(PY) -m boards.build --board $(BOARD) --seed $(SEED) $(if $(MHZ),--megahertz $(MHZ)) \
 		$(if $(filter command line environment,$(origin CONFIG)),--config $(CONFIG))
+
+bench-synth: $(READY)  ## Bitstreams of all boards, and docs/results/synthesis.md (hours)
+	@$(PY) -m boards.bench
 
 clean:  ## Remove what was built; the virtual environment stays
 	rm -rf build .pytest_cache .hypothesis .ruff_cache
