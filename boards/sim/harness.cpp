@@ -1,11 +1,13 @@
 // Clock loop around a verilated design with ports s_axil__* (AXI4-Lite slave, 32-bit data), m_axi__* (AXI4 master,
-// 64-bit data), irq, clk and rst. The C functions at the end are called from Python (boards/sim/simulator.py).
+// 64-bit data), irq, clk, rst and gated clocks (gating.py; GATES is GATE(n) for each). The C functions at the end are
+// called from Python (boards/sim/simulator.py).
 #include <exception>
 #include <memory>
 #include <string>
 
 #include "Vdesign.h"
 #include "dram.h"
+#include "gates.h"
 #include "verilated.h"
 #if VM_TRACE
 #include "verilated_vcd_c.h"
@@ -128,6 +130,7 @@ public:
 
     const char *error() const { return assertion.empty() ? dram_.error().c_str() : assertion.c_str(); }
     uint64_t cycles() const { return cycles_; }
+    void every_edge() { every_edge_ = true; }
     Dram &dram() { return dram_; }
 
 private:
@@ -148,12 +151,19 @@ private:
     }
 
     void rise() {
+        [[maybe_unused]] const bool all = every_edge_ || design_->rst;
+#define GATE(n) design_->gate##n##_clk = all || design_->gate##n##_active;
+        GATES
+#undef GATE
         design_->clk = 1;
         design_->eval();
         dump();
     }
 
     void settle() {
+#define GATE(n) design_->gate##n##_clk = 0;
+        GATES
+#undef GATE
         design_->clk = 0;
         design_->eval();
         dump();
@@ -209,6 +219,7 @@ private:
     Dram dram_;
     AxiPins pins_{};
     uint64_t cycles_ = 0;
+    bool every_edge_ = false;
 };
 
 extern "C" {
@@ -220,6 +231,7 @@ int board_write(Board *board, uint32_t offset, uint32_t value) { return board->w
 int board_read(Board *board, uint32_t offset, uint32_t *value) { return board->read(offset, value); }
 int board_run(Board *board, uint64_t max_cycles) { return board->run(max_cycles); }
 const char *board_error(Board *board) { return board->error(); }
+void board_every_edge(Board *board) { board->every_edge(); }
 uint64_t board_cycles(Board *board) { return board->cycles(); }
 uint64_t board_read_beats(Board *board) { return board->dram().read_beats(); }
 uint64_t board_write_beats(Board *board) { return board->dram().write_beats(); }

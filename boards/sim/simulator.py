@@ -53,6 +53,7 @@ def _load(path):
             ("open", board, ctypes.POINTER(DramSettings), text), ("close", None, board), ("reset", None, board, u32),
             ("write", ctypes.c_int, board, u32, u32), ("read", ctypes.c_int, board, u32, ctypes.POINTER(u32)),
             ("run", ctypes.c_int, board, u64), ("error", text, board), ("cycles", u64, board),
+            ("every_edge", None, board),
             ("read_beats", u64, board), ("write_beats", u64, board), ("inject_error", None, board, u64, u64),
             ("clear_errors", None, board), ("write_coverage", ctypes.c_int, board, text)):
         function = getattr(library, f"board_{name}")
@@ -139,6 +140,10 @@ class Simulator:
     def reset(self):
         """Reset the design and forget what was on the bus. The DRAM, the counts and injected errors stay."""
         self._library.board_reset(self._opened(), 8)
+
+    def every_edge(self):
+        """From now on clock parts that rest (hw/README.md, ``o_active``) as well: slower, otherwise the same."""
+        self._library.board_every_edge(self._opened())
 
     def close(self):
         """Free the design and finish the trace. May be called twice."""

@@ -48,11 +48,14 @@ class WeightPlanner(wiring.Component):
         What to load, in the order of loading.
     o_idle : Out(1)
         No layer is in progress.
+    o_active : Out(1)
+        A clock edge may change something: hw/README.md.
     """
     i: stream.Interface
     i_idle: Signal
     o: stream.Interface
     o_idle: Signal
+    o_active: Signal
 
     #: Cycles from a transfer on ``i`` to ``o.valid``.
     LATENCY = 3
@@ -60,7 +63,7 @@ class WeightPlanner(wiring.Component):
     def __init__(self, *, config: AcceleratorConfig):
         self.config = config
         super().__init__({"i": In(stream.Signature(payloads.layer())), "i_idle": In(1),
-                          "o": Out(stream.Signature(part(config))), "o_idle": Out(1)})
+                          "o": Out(stream.Signature(part(config))), "o_idle": Out(1), "o_active": Out(1)})
 
     def elaborate(self, platform):
         m = Module()
@@ -70,10 +73,10 @@ class WeightPlanner(wiring.Component):
                                          "channels": layer.in_channels.shape(), "rows": layer.kernel_rows.shape()}))
         now = Signal(data.StructLayout({"lanes": range(self.config.lanes + 1), "channels": left.channels.shape(),
                                         "rows": left.rows.shape()}))
-        m.d.comb += self.o.p.word_beats.eq(_ceil_divide(now.lanes, self.config.values_per_beat))
+        m.d.comb += [self.o.p.word_beats.eq(_ceil_divide(now.lanes, self.config.values_per_beat)), self.o_active.eq(1)]
         with m.FSM():
             with m.State("Idle"):
-                m.d.comb += [self.i.ready.eq(1), self.o_idle.eq(1)]
+                m.d.comb += [self.i.ready.eq(1), self.o_idle.eq(1), self.o_active.eq(self.i.valid)]
                 m.d.sync += [layer.eq(self.i.p), left.lanes.eq(self.i.p.out_channels),
                              self.o.p.address.eq(self.i.p.weight_address >> 3)]
                 with m.If(self.i.valid):
@@ -87,12 +90,13 @@ class WeightPlanner(wiring.Component):
                 m.next = "Offer"
             self._build_chunk(m, layer, left, now)
             with m.State("Offer"):
-                m.d.comb += self.o.valid.eq(1)
+                m.d.comb += [self.o.valid.eq(1), self.o_active.eq(self.o.ready)]
                 with m.If(self.o.ready):
                     m.d.sync += self.o.p.address.eq(self.o.p.address + self.o.p.beats)
                     m.next = "Advance"
             self._build_advance(m, layer, left, now)
             with m.State("Finish"):
+                m.d.comb += self.o_active.eq(self.i_idle)
                 with m.If(self.i_idle):
                     m.next = "Idle"
         return m
@@ -176,6 +180,8 @@ class WeightLoader(wiring.Component):
         The same of the scale buffer, for a kernel block.
     o_idle : Out(1)
         No layer is in progress.
+    o_active : Out(1)
+        A clock edge may change something: hw/README.md.
     """
     i_layer: stream.Interface
     o_request: stream.Interface
@@ -189,6 +195,7 @@ class WeightLoader(wiring.Component):
     i_scales_half: Signal
     o_scales_filled: Signal
     o_idle: Signal
+    o_active: Signal
 
     #: Cycles from a transfer on ``i_data`` to ``o_weights.valid``; from a lane's second beat to ``o_scales.valid``.
     LATENCY = 1
@@ -203,7 +210,7 @@ class WeightLoader(wiring.Component):
             "o_scales": Out(stream.Signature(payloads.scale_write(config), always_ready=True)),
             "i_free": In(1), "i_half": In(1), "o_filled": Out(1),
             "i_scales_free": In(1), "i_scales_half": In(1), "o_scales_filled": Out(1),
-            "o_idle": Out(1),
+            "o_idle": Out(1), "o_active": Out(1),
         })
 
     def elaborate(self, platform):
@@ -212,13 +219,17 @@ class WeightLoader(wiring.Component):
         wiring.connect(m, wiring.flipped(self.i_layer), planner.i)
         m.d.comb += self.o_idle.eq(planner.o_idle)
         present = Signal(part(self.config))
-        taken, last = Signal(), Signal()
-        m.d.comb += taken.eq(self.i_data.valid & self.i_data.ready)
+        taken, last, waits = Signal(), Signal(), Signal()
+        m.d.comb += [
+            taken.eq(self.i_data.valid & self.i_data.ready),
+            self.o_active.eq(~waits | planner.o_active | self.o_weights.valid | self.o_scales.valid),
+        ]
         with m.FSM():
             with m.State("Request"):
                 free = Mux(planner.o.p.scales, self.i_scales_free, self.i_free)
                 m.d.comb += [
                     planner.i_idle.eq(1),
+                    waits.eq(~(planner.o.valid & planner.o.ready)),
                     self.o_request.valid.eq(planner.o.valid & free),
                     planner.o.ready.eq(self.o_request.ready & free),
                 ]
@@ -226,7 +237,7 @@ class WeightLoader(wiring.Component):
                 with m.If(planner.o.valid & planner.o.ready):
                     m.next = "Receive"
             with m.State("Receive"):
-                m.d.comb += self.i_data.ready.eq(1)
+                m.d.comb += [self.i_data.ready.eq(1), waits.eq(~taken)]
                 with m.If(taken & last):
                     m.next = "Write"
             with m.State("Write"):

@@ -106,7 +106,7 @@ class DescriptorReader(wiring.Component):
             word.eq(self.i_data.payload.word_select(upper, 32)),
             self.o_active.eq(1),
         ]
-        checked = self._take_word(m, layer, taken, Cat(upper, beat), word, address)
+        self._take_word(m, layer, taken, Cat(upper, beat), word, address)
         with m.FSM():
             with m.State("Idle"):
                 m.d.comb += [self.o_idle.eq(~self.o_error), self.o_active.eq(self.i_start)]
@@ -119,7 +119,7 @@ class DescriptorReader(wiring.Component):
                 with m.If(self.o_request.ready):
                     m.next = "Words"
             with m.State("Words"):
-                m.d.comb += [self.i_data.ready.eq(upper), self.o_active.eq(self.i_data.valid | checked)]
+                m.d.comb += [self.i_data.ready.eq(upper), self.o_active.eq(self.i_data.valid)]
                 with m.If(self.i_data.valid):
                     m.d.comb += taken.eq(1)
                     m.d.sync += upper.eq(~upper)
@@ -150,8 +150,7 @@ class DescriptorReader(wiring.Component):
         return m
 
     def _take_word(self, m, layer, taken, index, word, address):
-        """Store the field of word ``index``; check its range in the next cycle, with one comparator for all.
-        Returns whether that is this cycle."""
+        """Store the field of word ``index``; check its range in the next cycle, with one comparator for all."""
         checked, value, place = Signal(), Signal(32), Signal.like(address)
         low, high = Signal(32), Signal(32, init=2**32 - 1)
         m.d.sync += [checked.eq(taken), value.eq(word), place.eq(address + (index << 2)),
@@ -165,7 +164,6 @@ class DescriptorReader(wiring.Component):
                             m.d.sync += layer[field.name].eq(word)
         with m.If(checked & ((value < low) | (value > high))):
             self._fail(m, "descriptor_field", place)
-        return checked
 
     def _refusals(self, layer, chunk):
         """A bit for each reason to refuse a descriptor that needs more than one field."""

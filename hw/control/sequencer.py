@@ -97,7 +97,7 @@ class Sequencer(wiring.Component):
                     m.d.sync += pending.eq(Cat(1, 1, self._last_chunk))
                     m.next = "Advance"
             with m.State("Advance"):
-                m.d.comb += self.o_active.eq((pending == 0) | (pending & taken).any())
+                m.d.comb += self.o_active.eq((pending & taken).any())
                 with m.If((pending & ~taken) == 0):
                     self._advance(m)
                     m.d.sync += wait.eq(self.SETTLE)

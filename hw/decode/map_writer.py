@@ -57,12 +57,15 @@ class MapWriter(wiring.Component):
         One for each word.
     o : Out(stream.Signature(slot_values(config)))
         One for each slot, in the cycle in which its last word is written or later.
+    o_active : Out(1)
+        A clock edge may change something: hw/README.md.
     """
     i: stream.Interface
     i_dense: Signal
     i_shift: Signal
     o_write: stream.Interface
     o: stream.Interface
+    o_active: Signal
 
     #: Cycles from a transfer on ``i`` to ``o_write.valid``, and from that of pixel 3 to ``o.valid``.
     LATENCY = 3
@@ -74,6 +77,7 @@ class MapWriter(wiring.Component):
             "i_dense": In(1), "i_shift": In(3),
             "o_write": Out(stream.Signature(payloads.map_write(config), always_ready=True)),
             "o": Out(stream.Signature(slot_values(config))),
+            "o_active": Out(1),
         })
 
     def elaborate(self, platform):
@@ -84,6 +88,7 @@ class MapWriter(wiring.Component):
         m.d.comb += slot_ends.eq(word_q2.pixel == SEGMENT - 1)
         # No path from o.ready to here: o is emptied in the three cycles until the next slot ends.
         m.d.comb += self.i.ready.eq(~(valid_q2 & slot_ends & self.o.valid))
+        m.d.comb += self.o_active.eq(self.i.valid | valid_q | valid_q2 | self.o_write.valid | self.o.valid)
         with m.If(self.i.ready):
             m.d.sync += [
                 valid_q.eq(self.i.valid), word_q.eq(self.i.p),

@@ -50,6 +50,8 @@ class SlotWalker(wiring.Component):
         The slots of those requests.
     o_idle : Out(1)
         No job is walked and no slot is stored.
+    o_active : Out(1)
+        A clock edge may change something: hw/README.md.
     """
     i_layer: data.View
     i_job: stream.Interface
@@ -57,6 +59,7 @@ class SlotWalker(wiring.Component):
     o_request: stream.Interface
     o: stream.Interface
     o_idle: Signal
+    o_active: Signal
 
     #: Slots that may wait at ``o``: what is in flight at a time.
     SLOTS = 32
@@ -73,7 +76,7 @@ class SlotWalker(wiring.Component):
             "i_beat_taken": In(1),
             "o_request": Out(stream.Signature(payloads.request())),
             "o": Out(stream.Signature(slot_place())),
-            "o_idle": Out(1),
+            "o_idle": Out(1), "o_active": Out(1),
         })
 
     def elaborate(self, platform):
@@ -82,7 +85,7 @@ class SlotWalker(wiring.Component):
         wiring.connect(m, slots.o, wiring.flipped(self.o))
         job = Signal(payloads.load_job(self.config))
         base = Signal(ADDRESS_BITS)
-        start, step, last = Signal(), Signal(), Signal()
+        start, step, last, walks = Signal(), Signal(), Signal(), Signal()
         address = self._build_walk(m, job, base, start=start, step=step, last=last)
         beats, allowed = self._build_credit(m, step)
 
@@ -91,10 +94,12 @@ class SlotWalker(wiring.Component):
             self.o_request.p.beats.eq(beats),
             slots.i.p.address.eq(address),
             step.eq(self.o_request.valid & self.o_request.ready),
+            walks.eq(1),
+            self.o_active.eq(walks | slots.o_moves | self.i_beat_taken),
         ]
         with m.FSM():
             with m.State("Idle"):
-                m.d.comb += [self.i_job.ready.eq(1), self.o_idle.eq(slots.level == 0)]
+                m.d.comb += [self.i_job.ready.eq(1), self.o_idle.eq(slots.level == 0), walks.eq(self.i_job.valid)]
                 m.d.sync += job.eq(self.i_job.p)
                 with m.If(self.i_job.valid):
                     m.next = "Row"
@@ -107,6 +112,7 @@ class SlotWalker(wiring.Component):
                     self.o_request.valid.eq(allowed & slots.i.ready),
                     slots.i.valid.eq(step),
                     slots.i.p.last.eq(last),
+                    walks.eq(step),
                 ]
                 with m.If(step & last):
                     m.next = "Idle"

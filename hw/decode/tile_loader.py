@@ -53,6 +53,8 @@ class TileLoader(wiring.Component):
         Pulse, the cycle after the last write of a tile or later.
     o_idle : Out(1)
         No job is in progress.
+    o_active : Out(1)
+        A clock edge may change something: hw/README.md.
     """
     i_layer: data.View
     i_job: stream.Interface
@@ -66,6 +68,7 @@ class TileLoader(wiring.Component):
     i_half: Signal
     o_filled: Signal
     o_idle: Signal
+    o_active: Signal
 
     #: Beats of maps that wait; at 64 the full rate survives a latency of memory of some 60 cycles.
     MAP_DEPTH = 64
@@ -83,7 +86,7 @@ class TileLoader(wiring.Component):
             "i_value_data": In(stream.Signature(BEAT)),
             "o_map_write": Out(stream.Signature(payloads.map_write(config), always_ready=True)),
             "o_value_write": Out(stream.Signature(payloads.value_write(config), always_ready=True)),
-            "i_free": In(1), "i_half": In(1), "o_filled": Out(1), "o_idle": Out(1),
+            "i_free": In(1), "i_half": In(1), "o_filled": Out(1), "o_idle": Out(1), "o_active": Out(1),
         })
 
     def elaborate(self, platform):
@@ -105,18 +108,24 @@ class TileLoader(wiring.Component):
         loading = Signal()
         slot = Signal(range(2 * self.config.tile_slots))
         slot_ends = self._build_words(m, walker, dense_reader, map_writer, loading=loading, slot=slot)
-        self._build_control(m, walker, loading=loading, slot=slot, slot_ends=slot_ends, done=value_reader.o_done)
+        waits = self._build_control(m, walker, loading=loading, slot=slot, slot_ends=slot_ends,
+                                    done=value_reader.o_done)
         self._build_value_request(m, map_writer, value_reader)
         self._build_value_write(m, value_reader, dense_reader, slot)
+        m.d.comb += self.o_active.eq(
+            ~waits | walker.o_active | map_writer.o_active | value_reader.o_active | self.o_value_write.valid
+            | m.submodules.beats.o_moves | m.submodules.slots.o_moves)
         return m
 
     def _build_control(self, m, walker, *, loading, slot, slot_ends, done):
-        """Tile by tile: a tile begins when its half is free and ends when all of it has been written."""
+        """Tile by tile: a tile begins when its half is free and ends when all of it has been written. Returns whether
+        it waits for the next one."""
         place = walker.o.p
+        waits = Signal()
         m.d.comb += walker.o.ready.eq(slot_ends)
         with m.FSM():
             with m.State("Start"):
-                m.d.comb += self.o_idle.eq(walker.o_idle)
+                m.d.comb += [self.o_idle.eq(walker.o_idle), waits.eq(~(walker.o.valid & self.i_free))]
                 m.d.sync += slot.eq(Mux(self.i_half, self.config.tile_slots, 0))
                 with m.If(walker.o.valid & self.i_free):
                     m.next = "Load"
@@ -136,6 +145,7 @@ class TileLoader(wiring.Component):
                 # i_free and i_half answer in the next cycle, in which they are looked at again.
                 m.d.comb += self.o_filled.eq(1)
                 m.next = "Start"
+        return waits
 
     def _build_words(self, m, walker, dense_reader, map_writer, *, loading, slot):
         """From the queue of beats to the words of pixels. Returns the signal that the last word of a slot is taken."""

@@ -32,11 +32,14 @@ class ValueReader(wiring.Component):
         One for each beat, in the cycle in which it is taken.
     o_done : Out(1)
         Pulse, the cycle after the last slot of a tile.
+    o_active : Out(1)
+        A clock edge may change something: hw/README.md.
     """
     i: stream.Interface
     i_data: stream.Interface
     o_write: stream.Interface
     o_done: Signal
+    o_active: Signal
 
     #: Cycles from a transfer on ``i_data`` to ``o_write.valid``.
     LATENCY = 0
@@ -47,7 +50,7 @@ class ValueReader(wiring.Component):
             "i": In(stream.Signature(slot_values(config))),
             "i_data": In(stream.Signature(BEAT)),
             "o_write": Out(stream.Signature(payloads.value_write(config), always_ready=True)),
-            "o_done": Out(1),
+            "o_done": Out(1), "o_active": Out(1),
         })
 
     def elaborate(self, platform):
@@ -55,6 +58,7 @@ class ValueReader(wiring.Component):
         beat = Signal(range(self.config.value_beats))
         more, taken = Signal(), Signal()
         m.d.comb += [
+            self.o_active.eq(self.i.valid | self.o_done),
             more.eq(beat + 1 < self.i.p.beats),
             self.i_data.ready.eq(self.i.valid & (self.i.p.beats != 0)),
             taken.eq(self.i_data.valid & self.i_data.ready),

@@ -39,6 +39,8 @@ class Encoder(wiring.Component):
     o_data : Out(stream.Signature(64))
     o_idle : Out(1)
         Nothing is inside.
+    o_active : Out(1)
+        A clock edge may change something: hw/README.md.
     """
     i: stream.Interface
     o_request: stream.Interface
@@ -56,7 +58,7 @@ class Encoder(wiring.Component):
             "i_target": In(payloads.map_target()),
             "o_request": Out(stream.Signature(payloads.request())),
             "o_data": Out(stream.Signature(BEAT)),
-            "o_idle": Out(1),
+            "o_idle": Out(1), "o_active": Out(1),
         })
 
     def elaborate(self, platform):
@@ -93,6 +95,8 @@ class Encoder(wiring.Component):
             buffer.i_map.p.chunk.eq(Cat(word.position.word, pixel)),
         ]
         self._build_place(m, word.position, slot, packer.i.valid & last, buffer)
+        # Less than ~o_idle: an encoder with open slots, but without words, rests. An address is done before the packer.
+        m.d.comb += self.o_active.eq(self.i.valid | word_valid | ~packer.o_idle | ~buffer.o_idle)
         return m
 
     def _build_slots(self, m, word, word_valid, first, pass_on, buffer):

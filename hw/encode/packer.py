@@ -62,6 +62,8 @@ class Packer(wiring.Component):
         A row has become full.
     o_end : Out(stream.Signature(slot_end(config, slots), always_ready=True))
         The last word of a slot has been packed; in the same cycle as its last row, if that is full.
+    o_idle : Out(1)
+        No word is inside.
     """
     i: stream.Interface
     o_row: stream.Interface
@@ -76,10 +78,12 @@ class Packer(wiring.Component):
             "i": In(stream.Signature(packer_word(config, slots), always_ready=True)),
             "o_row": Out(stream.Signature(row_write(config, slots), always_ready=True)),
             "o_end": Out(stream.Signature(slot_end(config, slots), always_ready=True)),
+            "o_idle": Out(1),
         })
 
     def elaborate(self, platform):
         m = Module()
+        self.word_valid, self.rank_valid = Signal(), Signal()      # First and second stage.
         word_q, shifts, count = self._build_rank(m)
         packed, packed_q = self._build_compact(m, word_q, shifts, count)
         self._build_append(m, packed, packed_q)
@@ -89,12 +93,11 @@ class Packer(wiring.Component):
         """Two stages: register the word; count for each value the zeros below it, and the non-zeros of all."""
         drain = self.config.drain
         word_q, word_q2 = Signal.like(self.i.payload), Signal.like(self.i.payload)
-        valid_q, self.rank_valid = Signal(), Signal()
         shifts = [Signal(range(max(2, position + 1)), name=f"shift{position}") for position in range(drain)]
         count = Signal(range(drain + 1))
         m.d.sync += [
-            word_q.eq(self.i.payload), valid_q.eq(self.i.valid),
-            word_q2.eq(word_q), self.rank_valid.eq(valid_q),
+            word_q.eq(self.i.payload), self.word_valid.eq(self.i.valid),
+            word_q2.eq(word_q), self.rank_valid.eq(self.word_valid),
             count.eq(sum(word_q.map)),
             *(shift.eq(sum(~bit for bit in word_q.map[:position])) for position, shift in enumerate(shifts)),
         ]
@@ -179,6 +182,7 @@ class Packer(wiring.Component):
             self.o_row.valid.eq(place_q.valid & full),
             self.o_row.p.slot.eq(place_q.slot), self.o_row.p.row.eq(place_q.before[offset_bits:]),
             self.o_row.p.values.eq(row),
+            self.o_idle.eq(~(self.word_valid | self.rank_valid | place.valid | place_q.valid)),
             self.o_end.valid.eq(place_q.valid & place_q.last),
             self.o_end.p.slot.eq(place_q.slot), self.o_end.p.count.eq(place_q.after), self.o_end.p.tail.eq(rest),
         ]

@@ -40,6 +40,8 @@ class Collector(wiring.Component):
         takes; one with ``scales_last`` releases in the cycle in which its last word is transferred on ``o``.
     o_idle : Out(1)
         No job is held and ``o`` is empty.
+    o_active : Out(1)
+        A clock edge may change something: hw/README.md.
     """
     i_job: stream.Interface
     o: stream.Interface
@@ -55,7 +57,7 @@ class Collector(wiring.Component):
             "o": Out(stream.Signature(payloads.sum_word(config))),
             "i_scales_full": In(1), "i_scales_half": In(1),
             "o_scales_take": Out(1), "o_scales_release": Out(1),
-            "o_idle": Out(1),
+            "o_idle": Out(1), "o_active": Out(1),
         })
 
     def elaborate(self, platform):
@@ -79,6 +81,7 @@ class Collector(wiring.Component):
             half.eq(Mux(self.wants_scales, self.i_scales_half, half_q)),
             self.o_scales_take.eq(self.held & self.wants_scales & self.i_scales_full),
             self.o_idle.eq(~self.held & ~self.o.valid),
+            self.o_active.eq(self.o.valid | self.take | self.o_scales_take | ~self.held & self.i_job.valid),
         ]
         with m.If(self.o_scales_take):
             m.d.sync += [self.wants_scales.eq(0), half_q.eq(self.i_scales_half)]

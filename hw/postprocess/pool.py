@@ -41,6 +41,8 @@ class Pool(wiring.Component):
         are those of the pooled tile.
     o_idle : Out(1)
         No word is inside.
+    o_active : Out(1)
+        A clock edge may change something: hw/README.md.
     """
     i: stream.Interface
     o: stream.Interface
@@ -54,7 +56,7 @@ class Pool(wiring.Component):
             "i": In(stream.Signature(payloads.value_word(config))),
             "i_kernel": In(2), "i_signed": In(1),
             "o": Out(stream.Signature(payloads.value_word(config))),
-            "o_idle": Out(1),
+            "o_idle": Out(1), "o_active": Out(1),
         })
 
     def elaborate(self, platform):
@@ -75,7 +77,10 @@ class Pool(wiring.Component):
         ]
         column_valid, row_valid = self._build_columns(m, word_valid, block_index.o_index)
         self._build_rows(m, row_valid)
-        m.d.comb += self.o_idle.eq(~(word_valid | column_valid | row_valid | self.o.valid))
+        m.d.comb += [
+            self.o_idle.eq(~(word_valid | column_valid | row_valid | self.o.valid)),
+            self.o_active.eq(self.i.valid | ~self.o_idle),
+        ]
         return m
 
     def _build_columns(self, m, word_valid, index):

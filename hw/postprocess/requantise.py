@@ -164,6 +164,8 @@ class Requantise(wiring.Component):
         Activations as raw bits.
     o_idle : Out(1)
         No word is inside.
+    o_active : Out(1)
+        A clock edge may change something: hw/README.md.
     """
     i: stream.Interface
     i_scales: stream.Interface
@@ -179,7 +181,7 @@ class Requantise(wiring.Component):
             "i_scales": In(stream.Signature(payloads.scale_write(config), always_ready=True)),
             "i_relu": In(1),
             "o": Out(stream.Signature(payloads.value_word(config))),
-            "o_idle": Out(1),
+            "o_idle": Out(1), "o_active": Out(1),
         })
 
     def elaborate(self, platform):
@@ -191,6 +193,7 @@ class Requantise(wiring.Component):
             self.i.ready.eq(step),
             self.o.valid.eq(valid[-1]),
             self.o_idle.eq(valid == 0),
+            self.o_active.eq(self.i.valid | self.i_scales.valid | ~self.o_idle),
         ]
         positions = [Signal(payloads.position(self.config), name=f"position_q{n}") for n in range(self.LATENCY)]
         with m.If(step):

@@ -29,6 +29,8 @@ class StreamFifo(wiring.Component):
         The same words.
     level : Out(range(depth + 1))
         Words taken and not yet given out.
+    o_moves : Out(1)
+        A word comes, goes, or is on its way to the output: without it a clock edge changes nothing.
     """
     i: stream.Interface
     o: stream.Interface
@@ -38,7 +40,7 @@ class StreamFifo(wiring.Component):
             raise ValueError(f"depth must be a positive integer, not {depth!r}")
         self.shape, self.depth = shape, depth
         super().__init__({"i": In(stream.Signature(shape)), "o": Out(stream.Signature(shape)),
-                          "level": Out(range(depth + 1))})
+                          "level": Out(range(depth + 1)), "o_moves": Out(1)})
 
     @property
     def LATENCY(self) -> int:
@@ -57,5 +59,7 @@ class StreamFifo(wiring.Component):
             self.o.valid.eq(queue.r_rdy),
             queue.r_en.eq(self.o.ready),
             self.level.eq(queue.level),
+            self.o_moves.eq(self.i.valid & self.i.ready | self.o.valid & self.o.ready
+                            | (self.level != 0) & ~self.o.valid),
         ]
         return m

@@ -34,6 +34,8 @@ class Drain(wiring.Component):
     o : Out(Stream(sums(config)))
     o_idle : Out(1)
         No word is on its way to the queue or to the partial sums.
+    o_active : Out(1)
+        A clock edge may change something: hw/README.md.
     """
 
     i_lanes: data.View
@@ -45,6 +47,7 @@ class Drain(wiring.Component):
     o_shift: Signal
     o: stream.Interface
     o_idle: Signal
+    o_active: Signal
 
     #: Cycles from ``i_load`` to ``o.valid`` of a window's first word.
     LATENCY = 4
@@ -55,7 +58,7 @@ class Drain(wiring.Component):
             "i_lanes": In(data.ArrayLayout(signed(config.lane_sum_width), config.drain)), "i_load": In(1),
             "i_restart": In(1), "i_first_chunk": In(1), "i_last_chunk": In(1),
             "i_words": In(range(config.window_words + 1)), "o_shift": Out(1),
-            "o": Out(stream.Signature(sums(config))), "o_idle": Out(1),
+            "o": Out(stream.Signature(sums(config))), "o_idle": Out(1), "o_active": Out(1),
         })
 
     def elaborate(self, platform):
@@ -75,7 +78,10 @@ class Drain(wiring.Component):
         with m.Elif(self.o_shift):
             m.d.sync += [left.eq(left - 1), address.eq(address + 1)]
         busy = self._build_sum(m, address, first_chunk, last_chunk)
-        m.d.comb += [self.o_shift.eq(left != 0), self.o_idle.eq(~self.o_shift & ~busy)]
+        m.d.comb += [
+            self.o_shift.eq(left != 0), self.o_idle.eq(~self.o_shift & ~busy),
+            self.o_active.eq(self.i_load | ~self.o_idle | m.submodules.queue.o_moves),
+        ]
         return m
 
     def _build_sum(self, m, address, first_chunk, last_chunk):

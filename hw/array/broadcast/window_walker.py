@@ -110,6 +110,8 @@ class WindowWalker(wiring.Component):
         The job waits for its input, or has that and waits for its weights.
     o_walking, o_idle : Out(1)
         A window is on its way to ``o``. Nothing is to be done.
+    o_active : Out(1)
+        A clock edge may change something: hw/README.md.
     """
 
     i_job: stream.Interface
@@ -124,6 +126,7 @@ class WindowWalker(wiring.Component):
     o_wait_weights: Signal
     o_walking: Signal
     o_idle: Signal
+    o_active: Signal
 
     def __init__(self, config: AcceleratorConfig, index: int):
         if not 0 <= index < config.groups:
@@ -135,6 +138,7 @@ class WindowWalker(wiring.Component):
             "i_weights_full": In(1), "i_weights_half": In(1), "o_weights_take": Out(1),
             "o": Out(stream.Signature(map_fetch(config))),
             "o_wait_tile": Out(1), "o_wait_weights": Out(1), "o_walking": Out(1), "o_idle": Out(1),
+            "o_active": Out(1),
         })
 
     @property
@@ -157,6 +161,7 @@ class WindowWalker(wiring.Component):
         m.d.comb += [
             self._stages_empty.eq(~Cat(stage.valid for stage in stages).any()),
             self.o_walking.eq(emitting | ~self._stages_empty),
+            self.o_active.eq(self._job_moves | self._scan_moves | self._stage_moves | emitting & self.o.ready),
         ]
         return m
 
@@ -172,6 +177,8 @@ class WindowWalker(wiring.Component):
         # Strobes: a new scan starts, its last window has been passed, the stages behind it can take a window.
         self._scan_load, self._scan_done, self._scan_ready = Signal(), Signal(), Signal()
         self._stages_empty = Signal()
+        # What ``o_active`` is made of.
+        self._job_moves, self._scan_moves, self._stage_moves = Signal(), Signal(), Signal()
         self._found = Signal(_window_place(map_bits))
 
     def _build_job(self, m):
@@ -182,7 +189,8 @@ class WindowWalker(wiring.Component):
         with m.FSM():
             with m.State("Idle"):
                 # The stages behind the scan read the registers of the job: they have to be empty before a new one.
-                m.d.comb += [self.i_job.ready.eq(self._stages_empty), self.o_idle.eq(~self.o_walking)]
+                m.d.comb += [self.i_job.ready.eq(self._stages_empty), self.o_idle.eq(~self.o_walking),
+                             self._job_moves.eq(self.i_job.valid & self.i_job.ready)]
                 with m.If(self.i_job.valid & self.i_job.ready):
                     m.d.sync += [tile_taken.eq(0), count.eq(0), job.eq(self.i_job.payload),
                                  weights_taken.eq(~self.i_job.p.weights_first)]
@@ -194,6 +202,8 @@ class WindowWalker(wiring.Component):
                     self.o_tile_take.eq(~tile_taken & self.i_tile_full),
                     self.o_weights_take.eq(~weights_taken & self.i_weights_full),
                     self._scan_load.eq(tile_taken & weights_taken & (count == self._product_bits + 1)),
+                    self._job_moves.eq((count != self._product_bits + 1) | self.o_tile_take | self.o_weights_take
+                                       | self._scan_load),
                 ]
                 self._build_products(m, count)
                 with m.If(self.o_tile_take):
@@ -246,7 +256,7 @@ class WindowWalker(wiring.Component):
             own.eq(turn == self.index),
             push.eq(active & (own | ((left == 1) & ~any_own))),
             step.eq(active & (~push | self._scan_ready)),
-            self._scan_done.eq(step & (left == 1)),
+            self._scan_done.eq(step & (left == 1)), self._scan_moves.eq(step),
             row_step.eq(_times(job.stride, self._row_pitch)),
             self._found.valid.eq(push), self._found.window.eq(own), self._found.restart.eq(restart),
             # The next own window would come after ``groups`` windows.
@@ -279,6 +289,7 @@ class WindowWalker(wiring.Component):
         m.d.comb += [
             place_ready.eq(~place.valid | ready), count_ready.eq(~count.valid | place_ready),
             self._scan_ready.eq(~clip.valid | count_ready),
+            self._stage_moves.eq(clip.valid & count_ready | count.valid & place_ready | place.valid & ready),
         ]
         # First and last row and column that the window shares with the loaded input.
         with m.If(self._scan_ready):

@@ -2,8 +2,9 @@
 import random
 
 import pytest
-from amaranth.hdl import signed
+from amaranth.hdl import EnableInserter, Module, signed
 from amaranth.lib import data
+from amaranth.sim import Simulator
 
 from hw.stream.fifo import MAX_LUT_DEPTH, StreamFifo
 from sim_tests.bench.stream import STALL_GRID, StreamBench
@@ -69,3 +70,30 @@ def test_takes_exactly_depth_words_and_counts_them(depth):
 def test_refuses_depth(depth):
     with pytest.raises(ValueError, match="depth must be a positive integer"):
         StreamFifo(8, depth)
+
+
+@pytest.mark.parametrize("depth", DEPTHS)
+def test_without_moves_a_clock_edge_changes_nothing(depth):
+    """A queue that gets no other edges shows the same in every cycle."""
+    m = Module()
+    always, resting = StreamFifo(8, depth), StreamFifo(8, depth)
+    m.submodules.always, m.submodules.resting = always, EnableInserter(resting.o_moves)(resting)
+    chance = random.Random(depth)
+
+    async def bench(ctx):
+        for cycle in range(600):
+            busy = cycle // 100 % 2
+            valid, ready, word = chance.random() < (.1, .9)[busy], chance.random() < .5, chance.randrange(256)
+            for queue in (always, resting):
+                ctx.set(queue.i.valid, valid)
+                ctx.set(queue.i.payload, word)
+                ctx.set(queue.o.ready, ready)
+            shown = [(ctx.get(queue.i.ready), ctx.get(queue.level), ctx.get(queue.o.valid),
+                      ctx.get(queue.o.payload) if ctx.get(queue.o.valid) else None) for queue in (always, resting)]
+            assert shown[0] == shown[1], f"depth {depth}, cycle {cycle}"
+            await ctx.tick()
+
+    simulator = Simulator(m)
+    simulator.add_clock(1e-8)
+    simulator.add_testbench(bench)
+    simulator.run()
