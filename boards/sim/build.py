@@ -29,7 +29,8 @@ OLDEST = (5, 36)
 
 VERILATOR_FLAGS = ("-O3", "--x-assign", "fast", "--x-initial", "fast", "--threads", "1", "-Wno-fatal", "-Wno-lint",
                    "-Wno-style", "--output-split", "20000")
-COMPILER_FLAGS = ("-std=c++17", "-fPIC", "-march=native", "-w")
+#: Without Clang's joining of scalars to vectors: what was just written in parts is slow to read as a whole.
+COMPILER_FLAGS = ("-std=c++17", "-fPIC", "-march=native", "-w", "-fno-tree-slp-vectorize")
 #: Code that runs every cycle; Verilator's run-time library, for which size is as good; code that runs once.
 FAST, LIBRARY, ONCE = "-O3", "-Os", "-O0"
 #: Calls inside of the library go straight to their function; Clang leaves some atomic operations to libatomic.
@@ -90,7 +91,7 @@ def find_verilator() -> Verilator:
 def find_compiler() -> str:
     """``CXX`` of the environment, else ``clang++``, ``g++`` or ``c++``; :class:`BuildError` if there is none.
 
-    Clang first: it joins the lanes' arithmetic into vector instructions, and its simulator runs faster.
+    Clang first: its simulators run faster.
     """
     names = [os.environ["CXX"]] if os.environ.get("CXX") else ["clang++", "g++", "c++"]
     for name in names:
@@ -117,7 +118,8 @@ def _digest(*parts) -> str:
 
 def _describe_compiler(compiler):
     # Its predefined macros tell compiler, version and, through -march=native, the processor.
-    return COMPILER_FLAGS, LINKER_FLAGS, FAST, LIBRARY, ONCE, _run([compiler, *COMPILER_FLAGS, "-dM", "-E", "-x", "c++", os.devnull])
+    macros = _run([compiler, *COMPILER_FLAGS, "-dM", "-E", "-x", "c++", os.devnull])
+    return COMPILER_FLAGS, LINKER_FLAGS, FAST, LIBRARY, ONCE, macros
 
 
 def _install(build_in, folder: Path):
@@ -137,8 +139,8 @@ def _install(build_in, folder: Path):
 
 
 def _side_by_side(verilog):
-    """Declare registers of the same name in numbered parts, as those of the lanes, one behind the other: the C++
-    compiler then works on several with one instruction."""
+    """Declare registers of the same name in numbered parts, as those of the lanes, one behind the other: what is used
+    together then shares cache lines."""
     header, body = re.fullmatch(r"(.*?\);\n)(.*)", verilog, flags=re.DOTALL).groups()
     pattern = re.compile(r"^  reg [^;\n]*?(\\\S*\d\S*) *(?:=[^;\n]*)?;\n", re.MULTILINE)
     order = {match[0]: (re.sub(r"\d+", "", match[1]), *map(int, re.findall(r"\d+", match[1])))
@@ -221,7 +223,7 @@ def build_library(verilog: str, name: str, *, trace=False, coverage=False, asser
     verilator, compiler = find_verilator(), find_compiler()
     options = ["--assert" if assertions else "--no-assert"]
     options += ["--trace-vcd"] * trace + ["--coverage-line", "--coverage-user"] * coverage
-    sources = [SOURCES / "dram.h", SOURCES / "harness.cpp"]
+    sources = [SOURCES / "dram.h", SOURCES / "signed.h", SOURCES / "harness.cpp"]
     key = _digest(verilog, [source.read_text() for source in sources], VERILATOR_FLAGS, options, verilator.version,
                   _describe_compiler(compiler))
     library = BUILD / "sim-lib" / f"{name}-{key}" / "design.so"
@@ -232,8 +234,8 @@ def build_library(verilog: str, name: str, *, trace=False, coverage=False, asser
         (folder / "gates.h").write_text(f"#define GATES {' '.join(f'GATE({n})' for n in gates)}\n")
         generated = _verilate(verilator, folder / "design.v", folder / "cpp", options)
         flags = [f"-I{verilator.root / 'include'}", f"-I{verilator.root / 'include/vltstd'}", f"-I{SOURCES}",
-                 f"-I{folder}", f"-I{folder / 'cpp'}", "-DVL_USER_STOP", "-DVL_USER_FINISH", "-DVL_USER_FATAL",
-                 "-DVM_SC=0", f"-DVM_TRACE={int(trace)}", f"-DVM_TRACE_VCD={int(trace)}",
+                 f"-I{folder}", f"-I{folder / 'cpp'}", "-include", "signed.h", "-DVL_USER_STOP", "-DVL_USER_FINISH",
+                 "-DVL_USER_FATAL", "-DVM_SC=0", f"-DVM_TRACE={int(trace)}", f"-DVM_TRACE_VCD={int(trace)}",
                  f"-DVM_COVERAGE={int(coverage)}"]
         compile_shared([*generated, (SOURCES / "harness.cpp", FAST)], folder / "design.so", flags)
         shutil.rmtree(folder / "cpp")
