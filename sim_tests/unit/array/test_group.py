@@ -1,5 +1,6 @@
 # amaranth: UnusedElaboratable=no
 """A group against plain NumPy windows: random sparse tiles and weights, written through the write ports."""
+import dataclasses
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -382,11 +383,13 @@ def test_lanes_are_busy(config, density, least, capsys):
     assert share >= least, reasons
 
 
-def test_windows_end_every_words_cycles():
+@pytest.mark.parametrize("lanes", [16, 32])
+def test_windows_end_every_words_cycles(lanes):
     """1x1 kernels with a single value: the drain is the limit, and it is reached."""
     rng = np.random.default_rng(41)
-    tile = random_tile(ONE, rng, density=1, kernel=(1, 1), channels=1, rows=1, columns=16)
-    bench = Bench(ONE, [tile], seed=41).run()
+    config = dataclasses.replace(ONE, lanes=lanes)
+    tile = random_tile(config, rng, density=1, kernel=(1, 1), channels=1, rows=1, columns=16)
+    bench = Bench(config, [tile], seed=41).run()
     gaps = np.diff(bench.cycles)
     assert (gaps == 1).all(), gaps
 
