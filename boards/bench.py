@@ -6,8 +6,6 @@
 Exit status: 0 all built and met, 1 one missed its clock or failed, 2 a tool is missing.
 """
 import json
-import subprocess
-from datetime import date
 from typing import Annotated
 
 import typer
@@ -47,7 +45,8 @@ def _columns(result) -> dict[str, str]:
         "asked": f"{result['megahertz_asked']:g}{'' if result['met'] else ' (missed)'}", "LUT places": _share(*used[0]),
         "a lane": f"{used[0][0] / result['lanes']:.0f}", "FF": _share(*used[1]), "DSP": _share(*used[2]),
         "block RAM": _share(*used[3]), "minutes": f"{sum(result['seconds'].values()) / 60:.0f}",
-        "MiB": f"{result['memory_mib']:,}", "seed": f"{result['seed']}",
+        "MiB": f"{result['memory_mib']:,}", "seed": f"{result['seed']}", "date": result["date"],
+        "commit": result["commit"],
     }
 
 
@@ -65,11 +64,10 @@ def _table(rows: list[dict[str, str]]) -> str:
 
 def write_page(results: list[dict]):
     """Write the page of ``results``, each the contents of a ``result.json``."""
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True)
     tools = sorted({f"{name} {version}" for result in results for name, version in result["tools"].items()})
     PAGE.write_text("\n".join([
         HEAD, _table([_columns(result) for result in results]), _table([_stages(result) for result in results]),
-        f"Tools: {', '.join(tools)}. Written {date.today()}, commit {commit.stdout.strip()}.\n"]))
+        f"Tools: {', '.join(tools)}.\n"]))
 
 
 def main(collect: Annotated[bool, typer.Option("--collect", help="Only write the page from build/boards.")] = False):

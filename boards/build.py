@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import sys
 import time
+from datetime import date
 from pathlib import Path
 from typing import Annotated
 
@@ -115,12 +116,20 @@ def version(command: str, path: str) -> str:
     return match[1].rstrip(")") if match else "unknown"
 
 
+def revision() -> str:
+    """The commit of this checkout, with ``+`` if files differ from it; ``-`` outside of a Git checkout."""
+    result = subprocess.run(["git", "describe", "--always", "--exclude=*", "--dirty=+"], cwd=ROOT, capture_output=True,
+                            text=True)
+    return result.stdout.strip() or "-"
+
+
 def build(board, config, megahertz: float, seed: int, console: Console) -> dict:
     """Make the bitstream; the contents of ``result.json``."""
     folder = (ROOT / "build" / "boards" / f"{board.name}-{config.name}").resolve()
     variables = environment(board, ROOT / "build" / "boards", console)
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
+    commit = revision()
     with console.status("generating the design"):
         plan = board.plan(config, megahertz, seed)
         plan.extract(str(folder))
@@ -128,6 +137,7 @@ def build(board, config, megahertz: float, seed: int, console: Console) -> dict:
     clocks, resources = read_report(folder, RESOURCES[board.tools])
     reached = min(clocks.values())
     result = {
+        "commit": commit, "date": str(date.today()),
         "board": board.name, "chip": board.text.rsplit(", ", 1)[-1], "config": config.name,
         "lanes": config.total_lanes, "seed": seed, "megahertz_asked": megahertz, "megahertz_reached": reached,
         "met": reached >= megahertz, "clocks": clocks, "resources": resources, "seconds": stages,
