@@ -26,8 +26,9 @@ class SlotWalker(wiring.Component):
     block, row, segment (segment fastest). A request is for the sparsity map of a compressed slot, or for the whole of
     a dense one.
 
-    Flow control: one slot a cycle, 4 cycles of set-up for a job. A request is made only if ``depth`` beats hold what
-    has been requested and not been taken, and if ``o`` has stored less than ``SLOTS`` slots.
+    Flow control: a slot every two cycles (no slot can be read in less than four), 4 cycles of set-up for a job. A
+    request is made only if ``depth`` beats hold what has been requested and not been taken, and if ``o`` has stored
+    less than ``SLOTS`` slots.
 
     Parameters
     ----------
@@ -85,9 +86,9 @@ class SlotWalker(wiring.Component):
         wiring.connect(m, slots.o, wiring.flipped(self.o))
         job = Signal(payloads.load_job(self.config))
         base = Signal(ADDRESS_BITS)
-        start, step, last, walks = Signal(), Signal(), Signal(), Signal()
-        address = self._build_walk(m, job, base, start=start, step=step, last=last)
-        beats, allowed = self._build_credit(m, step)
+        start, step, advance, walks = Signal(), Signal(), Signal(), Signal()
+        address, last = self._build_walk(m, job, base, start=start, advance=advance)
+        beats, allowed, credit_moves = self._build_credit(m, step)
 
         m.d.comb += [
             self.o_request.p.address.eq(Cat(C(0, 3), address)),
@@ -95,7 +96,7 @@ class SlotWalker(wiring.Component):
             slots.i.p.address.eq(address),
             step.eq(self.o_request.valid & self.o_request.ready),
             walks.eq(1),
-            self.o_active.eq(walks | slots.o_moves | self.i_beat_taken),
+            self.o_active.eq(walks | slots.o_moves | credit_moves),
         ]
         with m.FSM():
             with m.State("Idle"):
@@ -114,8 +115,13 @@ class SlotWalker(wiring.Component):
                     slots.i.p.last.eq(last),
                     walks.eq(step),
                 ]
-                with m.If(step & last):
-                    m.next = "Idle"
+                with m.If(step):
+                    m.next = "Advance"
+                    with m.If(last):
+                        m.next = "Idle"
+            with m.State("Advance"):
+                m.d.comb += advance.eq(1)
+                m.next = "Walk"
             with m.State("None"):
                 m.d.comb += [slots.i.valid.eq(1), slots.i.p.none.eq(1), slots.i.p.last.eq(1)]
                 with m.If(slots.i.ready):
@@ -140,46 +146,51 @@ class SlotWalker(wiring.Component):
             m.d.sync += base.eq(base + product)
             m.next = "Start"
 
-    def _build_walk(self, m, job, base, *, start, step, last):
-        """Three nested counters, each with the address at which its round began. Returns the slot's address."""
+    def _build_walk(self, m, job, base, *, start, advance):
+        """Three nested counters, each with the address at which its round began. Returns the slot's address, and
+        whether it is the last one of the job."""
         slot_beats = self.config.slot_bytes // 8
-        block, row, segment = Signal.like(job.blocks), Signal.like(job.rows), Signal.like(job.segments)
+        blocks_left, rows_left, segments_left = (Signal.like(count) for count in (job.blocks, job.rows, job.segments))
         address, row_address, block_address = (Signal(ADDRESS_BITS, name=name)
                                                for name in ("address", "row_address", "block_address"))
-        row_ends, block_ends = Signal(), Signal()
+        row_ends, block_ends, last = Signal(), Signal(), Signal()
+        # The counters do not change in the cycle before ``advance``.
+        row_ends_q, block_ends_q = Signal(), Signal()
         origin, stride, following = Signal(ADDRESS_BITS), Signal(21), Signal(ADDRESS_BITS)
         m.d.comb += [
-            row_ends.eq(segment == job.segments - 1),
-            block_ends.eq(row_ends & (row == job.rows - 1)),
-            last.eq(block_ends & (block == job.blocks - 1)),
-            origin.eq(Mux(block_ends, block_address, Mux(row_ends, row_address, address))),
-            stride.eq(Mux(block_ends, slot_beats,
-                          Mux(row_ends, self.i_layer.in_row_bytes >> 3, self.i_layer.in_segment_bytes >> 3))),
+            row_ends.eq(segments_left == 1),
+            block_ends.eq(row_ends & (rows_left == 1)),
+            last.eq(block_ends & (blocks_left == 1)),
+            origin.eq(Mux(block_ends_q, block_address, Mux(row_ends_q, row_address, address))),
+            stride.eq(Mux(block_ends_q, slot_beats,
+                          Mux(row_ends_q, self.i_layer.in_row_bytes >> 3, self.i_layer.in_segment_bytes >> 3))),
             following.eq(origin + stride),
         ]
+        m.d.sync += [row_ends_q.eq(row_ends), block_ends_q.eq(block_ends)]
         with m.If(start):
             first = base + (job.block << slot_beats.bit_length() - 1)
             m.d.sync += [address.eq(first), row_address.eq(first), block_address.eq(first)]
-            m.d.sync += [segment.eq(0), row.eq(0), block.eq(0)]
-        with m.If(step):
-            m.d.sync += [address.eq(following), segment.eq(Mux(row_ends, 0, segment + 1))]
-            with m.If(row_ends):
-                m.d.sync += [row_address.eq(following), row.eq(Mux(block_ends, 0, row + 1))]
-            with m.If(block_ends):
-                m.d.sync += [block_address.eq(following), block.eq(block + 1)]
-        return address
+            m.d.sync += [segments_left.eq(job.segments), rows_left.eq(job.rows), blocks_left.eq(job.blocks)]
+        with m.If(advance):
+            m.d.sync += [address.eq(following), segments_left.eq(segments_left - 1)]
+            with m.If(row_ends_q):
+                m.d.sync += [row_address.eq(following), segments_left.eq(job.segments), rows_left.eq(rows_left - 1)]
+            with m.If(block_ends_q):
+                m.d.sync += [block_address.eq(following), rows_left.eq(job.rows), blocks_left.eq(blocks_left - 1)]
+        return address, last
 
     def _build_credit(self, m, step):
-        """Returns the beats of a request, and whether they fit into the room that the receiver has left."""
+        """Returns the beats of a request, whether they fit into the room that the receiver has left, and whether an
+        edge may change that. What has been requested a cycle ago does not count yet: no request follows at once."""
         room = Signal(range(self.depth + 1), init=self.depth)
         beats = Signal(range(self.config.value_beats + 1))
-        allowed = Signal()
+        enough, allowed, moves = Signal(), Signal(), Signal()
         with m.Switch(Cat(self.i_layer.dense_in, self.i_layer.dense_shift)):
             for shift in range(self.config.block.bit_length()):
                 with m.Case(shift << 1 | 1):
-                    m.d.comb += beats.eq(max(1, (SEGMENT << shift) // self.config.values_per_beat))
+                    m.d.sync += beats.eq(max(1, (SEGMENT << shift) // self.config.values_per_beat))
             with m.Default():
-                m.d.comb += beats.eq(self.config.map_beats)
-        m.d.comb += allowed.eq(room >= beats)
-        m.d.sync += room.eq(room - Mux(step, beats, 0) + self.i_beat_taken)
-        return beats, allowed
+                m.d.sync += beats.eq(self.config.map_beats)
+        m.d.comb += [enough.eq(room >= beats), moves.eq(self.i_beat_taken | (allowed != enough))]
+        m.d.sync += [allowed.eq(enough), room.eq(room - Mux(step, beats, 0) + self.i_beat_taken)]
+        return beats, allowed, moves
