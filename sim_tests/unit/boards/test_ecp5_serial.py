@@ -1,5 +1,6 @@
 """The PC's end of the serial line, on a board of Python; digits on the simulated board; the plan of the build."""
 import binascii
+import re
 import struct
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from zeroskip.serial_line import SerialLine, SerialMemory, SerialRegisters
 
 from boards.catalogue import get_board
 from boards.ecp5 import digits
-from boards.ecp5.board import BAUD, Ulx3s
+from boards.ecp5.board import BAUD, CLOCKS, ClockGenerator, Ulx3s
 from boards.ecp5.bridge import MAX_WORDS, QUIET_BITS, START, Op
 from boards.sim.jobs import DigitsJob
 from hw.configs import CONFIGS
@@ -206,8 +207,9 @@ def test_digits_need_the_driver():
 
 # ---- build -----------------------------------------------------------------------------------------------------
 
+@pytest.mark.slow
 def test_plan_of_the_build():
-    plan = get_board("ulx3s_85f").plan(CONFIGS["tiny"], 25, 7)
+    plan = get_board("ulx3s_85f").plan(CONFIGS["tiny"], 60, 7)
     lines = plan.files[f"{plan.script}.sh"].splitlines()
     stages = [line.removeprefix('echo "== ').rstrip('"') for line in lines if line.startswith('echo "== ')]
     assert tuple(stages) == Ulx3s.STAGES
@@ -219,6 +221,15 @@ def test_plan_of_the_build():
     assert 'LOCATE COMP "uart_0__tx__io" SITE "L4"' in constraints
 
 
+@pytest.mark.parametrize("megahertz", CLOCKS)
+def test_pll_makes_the_clock(megahertz):
+    """Lattice FPGA-TN-02200: the oscillator runs at reference / CLKI_DIV * CLKFB_DIV * CLKOP_DIV, 400 to 800 MHz."""
+    plan = Ulx3s().build(ClockGenerator(megahertz), name="top", do_build=False)
+    parameters = {name: int(value) for name, value in re.findall(r"parameter \\(CLK\w+_DIV) (\d+)", plan.files["top.il"])}
+    oscillator = 25 / parameters["CLKI_DIV"] * parameters["CLKFB_DIV"] * parameters["CLKOP_DIV"]
+    assert 400 <= oscillator <= 800 and oscillator / parameters["CLKOS_DIV"] == megahertz
+
+
 def test_another_clock_is_refused():
-    with pytest.raises(ValueError, match="its crystal of 25 MHz, not 50"):
-        get_board("ulx3s_85f").plan(CONFIGS["tiny"], 50, 1)
+    with pytest.raises(ValueError, match="must be one of 25, 30, .* MHz, not 45"):
+        get_board("ulx3s_85f").plan(CONFIGS["tiny"], 45, 1)
