@@ -225,7 +225,8 @@ def test_plan_of_the_build():
 def test_pll_makes_the_clock(megahertz):
     """Lattice FPGA-TN-02200: the oscillator runs at reference / CLKI_DIV * CLKFB_DIV * CLKOP_DIV, 400 to 800 MHz."""
     plan = Ulx3s().build(ClockGenerator(megahertz), name="top", do_build=False)
-    parameters = {name: int(value) for name, value in re.findall(r"parameter \\(CLK\w+_DIV) (\d+)", plan.files["top.il"])}
+    found = re.findall(r"parameter \\(CLK\w+_DIV) (\d+)", plan.files["top.il"])
+    parameters = {name: int(value) for name, value in found}
     oscillator = 25 / parameters["CLKI_DIV"] * parameters["CLKFB_DIV"] * parameters["CLKOP_DIV"]
     assert 400 <= oscillator <= 800 and oscillator / parameters["CLKOS_DIV"] == megahertz
 
