@@ -17,8 +17,8 @@ PYTEST := OMP_NUM_THREADS=1 $(PY) -m pytest -q
 # One thing at a time: the parts use the cores themselves.
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
-.PHONY: help setup sim sim-photos image test test-firmware test-all test-digits firmware-tools lint registers verilog \
-        resources coverage tools bitstream bench-synth clean
+.PHONY: help setup sim sim-photos image test test-firmware test-netlist test-all test-digits firmware-tools lint \
+        registers verilog resources coverage tools bitstream bench-synth clean
 
 help:  ## This list
 	@echo "zeroskip: generator of a CNN accelerator that does no work for zeros"
@@ -60,6 +60,9 @@ test-digits: $(READY)
 
 test-firmware: $(READY) firmware-tools  ## Drivers: sanitizers, the RTL, ARM code in QEMU, bare metal
 	@$(PYTEST) sim_tests/firmware
+
+test-netlist: $(READY)  ## The cells that synthesis makes of CONFIG=tiny, run against golden and the RTL (minutes)
+	@$(PYTEST) sim_tests/cosim/test_post_synthesis.py
 
 # Compilers and emulators that the driver tests need and nothing else does; looked for each time, which takes no time.
 firmware-tools:
