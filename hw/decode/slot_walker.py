@@ -48,7 +48,7 @@ class SlotWalker(wiring.Component):
     o_request : Out(stream.Signature(payloads.request()))
         Map or dense segment.
     o : Out(stream.Signature(slot_place()))
-        The slots of those requests.
+        The slots of those requests, perhaps before the request is taken.
     o_idle : Out(1)
         No job is walked and no slot is stored.
     o_active : Out(1)
@@ -65,7 +65,7 @@ class SlotWalker(wiring.Component):
     #: Slots that may wait at ``o``: what is in flight at a time.
     SLOTS = 32
     #: Cycles from a transfer on ``i_job`` to the first ``o_request.valid``.
-    LATENCY = 5
+    LATENCY = 6
 
     def __init__(self, *, config: AcceleratorConfig, depth: int):
         if depth < config.value_beats:
@@ -91,13 +91,15 @@ class SlotWalker(wiring.Component):
         beats, allowed, credit_moves = self._build_credit(m, step)
 
         m.d.comb += [
-            self.o_request.p.address.eq(Cat(C(0, 3), address)),
-            self.o_request.p.beats.eq(beats),
             slots.i.p.address.eq(address),
-            step.eq(self.o_request.valid & self.o_request.ready),
             walks.eq(1),
-            self.o_active.eq(walks | slots.o_moves | credit_moves),
+            self.o_active.eq(walks | slots.o_moves | credit_moves | self.o_request.valid & self.o_request.ready),
         ]
+        with m.If(self.o_request.ready):
+            m.d.sync += self.o_request.valid.eq(0)
+        with m.If(step):
+            m.d.sync += [self.o_request.valid.eq(1), self.o_request.p.address.eq(Cat(C(0, 3), address)),
+                         self.o_request.p.beats.eq(beats)]
         with m.FSM():
             with m.State("Idle"):
                 m.d.comb += [self.i_job.ready.eq(1), self.o_idle.eq(slots.level == 0), walks.eq(self.i_job.valid)]
@@ -110,7 +112,8 @@ class SlotWalker(wiring.Component):
                 m.next = "Walk"
             with m.State("Walk"):
                 m.d.comb += [
-                    self.o_request.valid.eq(allowed & slots.i.ready),
+                    # The request waits in a register: its ready goes nowhere else.
+                    step.eq(allowed & slots.i.ready & ~self.o_request.valid),
                     slots.i.valid.eq(step),
                     slots.i.p.last.eq(last),
                     walks.eq(step),

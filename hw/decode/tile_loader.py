@@ -114,7 +114,8 @@ class TileLoader(wiring.Component):
         self._build_value_write(m, value_reader, dense_reader, slot)
         m.d.comb += self.o_active.eq(
             ~waits | walker.o_active | map_writer.o_active | value_reader.o_active | self.o_value_write.valid
-            | m.submodules.beats.o_moves | m.submodules.slots.o_moves)
+            | m.submodules.beats.o_moves | m.submodules.slots.o_moves
+            | self.o_value_request.valid & self.o_value_request.ready)
         return m
 
     def _build_control(self, m, walker, *, loading, slot, slot_ends, done):
@@ -178,21 +179,26 @@ class TileLoader(wiring.Component):
         return slot_ends
 
     def _build_value_request(self, m, map_writer, value_reader):
-        """Request the values of a slot that has some and, in the same cycle, note where they go."""
+        """Put the request for the values of a slot that has some into a register and note where they go."""
         m.submodules.slots = slots = StreamFifo(shape=slot_values(self.config), depth=self.VALUE_SLOTS)
         wiring.connect(m, slots.o, value_reader.i)
-        counted = map_writer.o
+        counted, request = map_writer.o, self.o_value_request
         empty = Signal()
         m.d.comb += [
             empty.eq(counted.p.beats == 0),
             slots.i.payload.eq(counted.payload),
             # Empty slots would hold up the data behind them; the last one tells that the tile is done.
-            slots.i.valid.eq(counted.valid & Mux(empty, counted.p.slot.last, self.o_value_request.ready)),
-            self.o_value_request.valid.eq(counted.valid & ~empty & slots.i.ready),
-            self.o_value_request.p.address.eq(Cat(C(0, 3), counted.p.slot.address + self.config.map_beats)),
-            self.o_value_request.p.beats.eq(counted.p.beats),
-            counted.ready.eq(slots.i.ready & (empty | self.o_value_request.ready)),
+            slots.i.valid.eq(counted.valid & Mux(empty, counted.p.slot.last, ~request.valid)),
+            counted.ready.eq(slots.i.ready & (empty | ~request.valid)),
         ]
+        with m.If(request.ready):
+            m.d.sync += request.valid.eq(0)
+        with m.If(counted.valid & counted.ready & ~empty):
+            m.d.sync += [
+                request.valid.eq(1),
+                request.p.address.eq(Cat(C(0, 3), counted.p.slot.address + self.config.map_beats)),
+                request.p.beats.eq(counted.p.beats),
+            ]
 
     def _build_value_write(self, m, value_reader, dense_reader, slot):
         dense_values = dense_reader.o_values

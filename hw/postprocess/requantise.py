@@ -9,6 +9,7 @@ from amaranth.lib.wiring import In, Out
 
 from .. import payloads
 from ..config import SCALE_BITS, SHIFT_BITS, AcceleratorConfig
+from ..stream.fifo import StreamFifo
 
 #: Bits of the total that one multiplier takes: unsigned, so that a 25 x 18 bit signed DSP slice does the product.
 LOW_BITS = 24
@@ -22,7 +23,7 @@ class RequantiseLane(wiring.Component):
     ``i_sum + bias`` wraps at ``sum_width``, the product is exact. The low end of the clamp is 0 with ``i_relu``, else
     ``-2**(value_width - 1)``; the high end ``2**value_width - 1`` or ``2**(value_width - 1) - 1``.
 
-    Flow control: none of its own; all stages move with ``i_step``.
+    Flow control: none, all stages move in each cycle.
 
     Parameters
     ----------
@@ -31,21 +32,19 @@ class RequantiseLane(wiring.Component):
 
     Members
     -------
-    i_step : In(1)
-        The pipeline moves on.
     i_sum : In(signed(sum_width))
     i_scale : In(payloads.scale(config))
     i_relu : In(1)
         Held while a word is in the pipeline.
     o : Out(value_width)
-        The activation as raw bits, ``LATENCY`` steps later.
+        The activation as raw bits, ``LATENCY`` cycles later.
     """
-    #: Steps from ``i_sum`` to ``o``: total, products, sum of products, two shifts, rounding, clamp.
+    #: Cycles from ``i_sum`` to ``o``: total, products, sum of products, two shifts, rounding, clamp.
     LATENCY = 7
 
     def __init__(self, config: AcceleratorConfig):
         self.config = config
-        super().__init__({"i_step": In(1), "i_sum": In(signed(config.sum_width)),
+        super().__init__({"i_sum": In(signed(config.sum_width)),
                           "i_scale": In(payloads.scale(config)), "i_relu": In(1), "o": Out(config.value_width)})
 
     def elaborate(self, platform):
@@ -58,18 +57,17 @@ class RequantiseLane(wiring.Component):
         over_q, negative_q = Signal(), Signal()
         high = Mux(self.i_relu, 2 ** self.config.value_width - 1, 2 ** (self.config.value_width - 1) - 1)
         low = Mux(self.i_relu, 0, -2 ** (self.config.value_width - 1))
-        with m.If(self.i_step):
-            m.d.sync += [
-                rounded.eq((shifted >> 1) + (shifted[0] & (low_bits | shifted[1]))),
-                over_q.eq(over),
-                negative_q.eq(negative),
-            ]
-            with m.If((over_q & negative_q) | (~over_q & (rounded < low))):
-                m.d.sync += self.o.eq(low)
-            with m.Elif(over_q | (rounded > high)):
-                m.d.sync += self.o.eq(high)
-            with m.Else():
-                m.d.sync += self.o.eq(rounded)
+        m.d.sync += [
+            rounded.eq((shifted >> 1) + (shifted[0] & (low_bits | shifted[1]))),
+            over_q.eq(over),
+            negative_q.eq(negative),
+        ]
+        with m.If((over_q & negative_q) | (~over_q & (rounded < low))):
+            m.d.sync += self.o.eq(low)
+        with m.Elif(over_q | (rounded > high)):
+            m.d.sync += self.o.eq(high)
+        with m.Else():
+            m.d.sync += self.o.eq(rounded)
         return m
 
     def _build_product(self, m):
@@ -81,17 +79,16 @@ class RequantiseLane(wiring.Component):
         high_product = Signal(signed(sum_width - LOW_BITS + SCALE_BITS))
         product = Signal(signed(sum_width + SCALE_BITS))
         shift, shift_q, shift_q2 = (Signal(SHIFT_BITS, name=name) for name in ("shift", "shift_q", "shift_q2"))
-        with m.If(self.i_step):
-            m.d.sync += [
-                total.eq(self.i_sum + self.i_scale.bias),
-                scale.eq(self.i_scale.scale),
-                shift.eq(self.i_scale.shift),
-                low_product.eq(total[:LOW_BITS] * scale),
-                high_product.eq(total[LOW_BITS:].as_signed() * scale),
-                shift_q.eq(shift),
-                product.eq(low_product + (high_product << LOW_BITS)),
-                shift_q2.eq(shift_q),
-            ]
+        m.d.sync += [
+            total.eq(self.i_sum + self.i_scale.bias),
+            scale.eq(self.i_scale.scale),
+            shift.eq(self.i_scale.shift),
+            low_product.eq(total[:LOW_BITS] * scale),
+            high_product.eq(total[LOW_BITS:].as_signed() * scale),
+            shift_q.eq(shift),
+            product.eq(low_product + (high_product << LOW_BITS)),
+            shift_q2.eq(shift_q),
+        ]
         return product, shift_q2
 
     def _build_shift(self, m, product, shift):
@@ -117,18 +114,17 @@ class RequantiseLane(wiring.Component):
         fine = Signal(signed(value_width + 3))
         fine_lost, over, negative = Signal(), Signal(), Signal()
         m.d.comb += fine_full.eq(coarse >> fine_shift)
-        with m.If(self.i_step):
-            m.d.sync += [
-                coarse.eq(coarse_full),
-                coarse_lost_q.eq(coarse_lost),
-                coarse_over.eq(_exceeds(coarse_full, len(coarse))),
-                coarse_negative.eq(coarse_full[-1]),
-                fine_shift.eq(shift),
-                fine.eq(fine_full),
-                fine_lost.eq(coarse_lost_q | (coarse & ((1 << fine_shift) - 1)).any()),
-                over.eq(coarse_over | _exceeds(fine_full, len(fine))),
-                negative.eq(coarse_negative),
-            ]
+        m.d.sync += [
+            coarse.eq(coarse_full),
+            coarse_lost_q.eq(coarse_lost),
+            coarse_over.eq(_exceeds(coarse_full, len(coarse))),
+            coarse_negative.eq(coarse_full[-1]),
+            fine_shift.eq(shift),
+            fine.eq(fine_full),
+            fine_lost.eq(coarse_lost_q | (coarse & ((1 << fine_shift) - 1)).any()),
+            over.eq(coarse_over | _exceeds(fine_full, len(fine))),
+            negative.eq(coarse_negative),
+        ]
         return fine, fine_lost, over, negative
 
 
@@ -144,8 +140,8 @@ class Requantise(wiring.Component):
     For sum ``n`` of a word the scale is entry ``half * lanes + lane_word * drain + n``; the formula is that of
     :class:`RequantiseLane`.
 
-    Flow control: one word a cycle. While ``o`` stalls all stages hold and ``i`` stalls; ``i.ready`` depends
-    combinationally on ``o.ready``. The scale memory is read in the cycle of the transfer on ``i``.
+    Flow control: one word a cycle. While ``o`` stalls, up to ``DEPTH`` words are taken and wait at ``o``; no path leads
+    from ``o.ready`` to ``i.ready``. The scale memory is read in the cycle of the transfer on ``i``.
 
     Parameters
     ----------
@@ -171,8 +167,10 @@ class Requantise(wiring.Component):
     i_scales: stream.Interface
     o: stream.Interface
 
+    #: Words inside: more than there are stages, so that a stall that ends leaves no gap.
+    DEPTH = 16
     #: Cycles from a transfer on ``i`` to ``o.valid``, if ``o`` does not stall.
-    LATENCY = 1 + RequantiseLane.LATENCY
+    LATENCY = 1 + RequantiseLane.LATENCY + StreamFifo(1, depth=DEPTH).LATENCY
 
     def __init__(self, config: AcceleratorConfig):
         self.config = config
@@ -186,37 +184,38 @@ class Requantise(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        step = Signal()
-        valid = Signal(self.LATENCY)
+        # A position waits here from the transfer on ``i`` to that on ``o``: where there is room for it, the values,
+        # which come when the lanes have done with them, have room too, and no stage ever has to hold.
+        m.submodules.positions = positions = StreamFifo(payloads.position(self.config), depth=self.DEPTH)
+        m.submodules.values = values = StreamFifo(self.o.p.values.shape(), depth=self.DEPTH)
+        taken = Signal()
+        valid = Signal(1 + RequantiseLane.LATENCY)
         m.d.comb += [
-            step.eq(~self.o.valid | self.o.ready),
-            self.i.ready.eq(step),
-            self.o.valid.eq(valid[-1]),
-            self.o_idle.eq(valid == 0),
+            taken.eq(self.i.valid & self.i.ready),
+            self.i.ready.eq(positions.i.ready),
+            positions.i.valid.eq(self.i.valid), positions.i.payload.eq(self.i.p.position),
+            values.i.valid.eq(valid[-1]),
+            self.o.valid.eq(values.o.valid), self.o.p.values.eq(values.o.payload),
+            self.o.p.position.eq(positions.o.payload),
+            values.o.ready.eq(self.o.ready), positions.o.ready.eq(values.o.valid & self.o.ready),
+            self.o_idle.eq(positions.level == 0),
             self.o_active.eq(self.i.valid | self.i_scales.valid | ~self.o_idle),
         ]
-        positions = [Signal(payloads.position(self.config), name=f"position_q{n}") for n in range(self.LATENCY)]
-        with m.If(step):
-            m.d.sync += valid.eq(Cat(self.i.valid, valid))
-            for position_q, position in zip(positions, [self.i.p.position, *positions], strict=False):
-                m.d.sync += position_q.eq(position)
-        m.d.comb += self.o.p.position.eq(positions[-1])
+        m.d.sync += [valid.eq(Cat(taken, valid)), Assert(~values.i.valid | values.i.ready, "a word has no room")]
 
         for bank in range(self.config.drain):
             m.submodules[f"lane{bank}"] = lane = RequantiseLane(self.config)
             sum_q = Signal.like(lane.i_sum, name=f"sum{bank}_q")
-            with m.If(step):
-                m.d.sync += sum_q.eq(self.i.p.sums[bank])
+            m.d.sync += sum_q.eq(self.i.p.sums[bank])
             m.d.comb += [
-                lane.i_step.eq(step),
                 lane.i_sum.eq(sum_q),
-                lane.i_scale.eq(self._build_bank(m, bank, step)),
+                lane.i_scale.eq(self._build_bank(m, bank, taken)),
                 lane.i_relu.eq(self.i_relu),
-                self.o.p.values[bank].eq(lane.o),
+                values.i.payload[bank].eq(lane.o),
             ]
         return m
 
-    def _build_bank(self, m, bank, step):
+    def _build_bank(self, m, bank, taken):
         """The scales of the lanes ``bank``, ``bank + drain`` ...; returns those of the word accepted last."""
         window_words = self.config.window_words
         bank_bits = (self.config.drain - 1).bit_length()
@@ -229,6 +228,6 @@ class Requantise(wiring.Component):
             write.data.eq(self.i_scales.p.scale),
             write.en.eq(self.i_scales.valid & (self.i_scales.p.address[:bank_bits] == bank)),
             read.addr.eq(Mux(self.i.p.half, window_words, 0) + self.i.p.lane_word),
-            read.en.eq(step),
+            read.en.eq(taken),
         ]
         return read.data

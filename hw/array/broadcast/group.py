@@ -10,15 +10,12 @@ from ...buffer.tile_buffer import TileBuffer
 from ...buffer.weight_buffer import WeightBuffer
 from ...config import AcceleratorConfig
 from ...payloads import activity, group_job, map_write, sums, value_write, weight_write
-from ...stream.fifo import StreamFifo
 from .bit_walker import BitWalker, element
 from .drain import Drain
 from .unit import Unit
 from .window_walker import WindowWalker
-from .word_filter import WordFilter, full_word
+from .word_filter import WordFilter
 
-#: Words behind the filter: they bridge runs of empty words, the set-up of jobs and the ends of windows.
-QUEUE_DEPTH = 8
 #: Cycles from an element to its finished sum: weight memory, and the unit.
 LANE_LATENCY = WeightBuffer.LATENCY + Unit.ADD_DELAY + 1
 
@@ -26,7 +23,7 @@ LANE_LATENCY = WeightBuffer.LATENCY + Unit.ADD_DELAY + 1
 class Group(wiring.Component):
     """All sums of the windows whose turn is ``index``, as ``payloads.sums``, window by window.
 
-    ``WindowWalker`` -> ``WordFilter`` -> queue -> ``BitWalker`` -> ``TileBuffer``, ``WeightBuffer`` -> each ``Unit`` ->
+    ``WindowWalker`` -> ``WordFilter`` -> ``BitWalker`` -> ``TileBuffer``, ``WeightBuffer`` -> each ``Unit`` ->
     ``Drain``.
 
     Flow control: a non-zero value a cycle. Jobs overlap: the next one is set up while the values of the present one
@@ -47,7 +44,7 @@ class Group(wiring.Component):
     o_lane_work : Out(range(lanes + 1))
         Lanes that exist and got a non-zero value in the cycle before.
     o_idle : Out(1)
-        No job is inside and all sums have been taken.
+        No job is inside and all sums have been taken, for a cycle at least.
     """
 
     i_job: stream.Interface
@@ -89,14 +86,13 @@ class Group(wiring.Component):
         m.submodules.window_walker = walker = WindowWalker(c, self.index)
         m.submodules.tile_buffer = tile = TileBuffer(c)
         m.submodules.word_filter = word_filter = WordFilter(c)
-        m.submodules.queue = queue = StreamFifo(full_word(c), depth=QUEUE_DEPTH)
         m.submodules.bit_walker = bits = BitWalker(c)
         m.submodules.weight_buffer = weights = WeightBuffer(c)
         m.submodules.drain = drain = Drain(c)
         for own, part in ((self.i_job, walker.i_job), (self.i_map, tile.i_map), (self.i_values, tile.i_values),
                           (self.i_weights, weights.i)):
             wiring.connect(m, wiring.flipped(own), part)
-        for source, sink in ((walker.o, word_filter.i), (word_filter.o, queue.i), (queue.o, bits.i)):
+        for source, sink in ((walker.o, word_filter.i), (word_filter.o, bits.i)):
             wiring.connect(m, source, sink)
         wiring.connect(m, drain.o, wiring.flipped(self.o_sums))
         m.d.comb += [
@@ -109,9 +105,11 @@ class Group(wiring.Component):
             bits.i_drained.eq(self.o_sums.valid & self.o_sums.ready),
         ]
         lanes_busy = self._build_lanes(m, bits.o, tile.o_value, weights.o, drain)
-        found_none = ~walker.o_walking & word_filter.o_idle & ~queue.o.valid & ~bits.o_word
+        found_none = ~walker.o_walking & word_filter.o_idle & ~bits.o_word
         self._build_activity(m, walker, bits, found_none)
-        m.d.comb += self.o_idle.eq(walker.o_idle & found_none & bits.o_idle & drain.o_idle & ~lanes_busy)
+        # From a register, so that the way to the sequencer is short; a job that comes now ends it in time.
+        m.d.sync += self.o_idle.eq(walker.o_idle & found_none & bits.o_idle & drain.o_idle & ~lanes_busy
+                                   & ~self.i_job.valid)
         return m
 
     def _build_lanes(self, m, issued, value, weights, drain):

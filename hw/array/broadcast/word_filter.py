@@ -6,7 +6,13 @@ from amaranth.lib.wiring import In, Out
 from ...buffer.tile_buffer import map_address
 from ...config import SEGMENT, AcceleratorConfig
 from ...payloads import map_word
+from ...stream.fifo import StreamFifo
 from .window_walker import map_fetch, window_flags
+
+#: Words that wait at the output: they bridge runs of empty words, the set-up of jobs and the ends of windows.
+QUEUE_DEPTH = 16
+#: Words that the stages before the queue hold at most.
+STAGES = 3
 
 
 def full_word(c: AcceleratorConfig) -> data.StructLayout:
@@ -26,7 +32,8 @@ class WordFilter(wiring.Component):
     A window whose words are all empty gives one word with map 0.
 
     Flow control: a word a cycle. A word that may be the last of its window is held until the next tells: in a steady
-    stream this costs no cycle. ``i.ready`` depends combinationally on ``o.ready`` and on the word held.
+    stream this costs no cycle. ``o`` comes from a queue; ``i`` is ready only while the queue has room for all that the
+    stages before it may hold, so these never stall, and no path leads from ``o.ready`` to ``i.ready``.
 
     Members
     -------
@@ -45,7 +52,7 @@ class WordFilter(wiring.Component):
     o_idle: Signal
 
     #: Cycles from a transfer on ``i`` to ``o.valid`` of a last word.
-    LATENCY = 3
+    LATENCY = STAGES + StreamFifo(1, depth=QUEUE_DEPTH).LATENCY
 
     def __init__(self, config: AcceleratorConfig):
         self.config = config
@@ -57,43 +64,41 @@ class WordFilter(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        word, word_valid, full, word_ready = self._build_read(m)
+        m.submodules.queue = queue = StreamFifo(full_word(self.config), depth=QUEUE_DEPTH)
+        wiring.connect(m, queue.o, wiring.flipped(self.o))
+        word, word_valid, full, reading = self._build_read(m)
         held, held_valid = Signal(full_word(self.config)), Signal()
         closed = Signal()       # the word held is the last of its window that is not empty
-        drop, sent = Signal(), Signal()
+        keep = Signal()
         m.d.comb += [
+            self.i.ready.eq(queue.level < QUEUE_DEPTH - STAGES),
             closed.eq(held.last),
             # An empty word changes nothing, unless it is the last one of a window that has been empty so far.
-            drop.eq(~full & (~word.last | held_valid & ~closed)),
-            self.o.valid.eq(held_valid & (closed | word_valid & (full | word.last))),
-            self.o.payload.eq(held), self.o.p.last.eq(closed | ~full),
-            sent.eq(self.o.valid & self.o.ready),
-            word_ready.eq(Mux(drop, ~word.last | sent, ~held_valid | sent)),
+            keep.eq(word_valid & (full | word.last & (~held_valid | closed))),
+            queue.i.valid.eq(held_valid & (closed | word_valid & (full | word.last))),
+            queue.i.payload.eq(held), queue.i.p.last.eq(closed | ~full),
+            self.o_idle.eq(~held_valid & ~word_valid & ~reading & (queue.level == 0)),
         ]
-        with m.If(word_valid & word_ready & ~drop):
+        m.d.sync += Assert(~queue.i.valid | queue.i.ready, "a word has no room")
+        with m.If(keep):
             m.d.sync += [held.eq(word), held_valid.eq(1)]
-        with m.Elif(sent):
+        with m.Elif(queue.i.valid):
             m.d.sync += held_valid.eq(0)
-        m.d.comb += self.o_idle.eq(~held_valid & ~word_valid & ~self._reading)
         return m
 
     def _build_read(self, m):
-        """Two stages, behind the memory and behind the test for zero, that move on independently."""
+        """Two stages, behind the memory and behind the test for zero."""
         c = self.config
-        fetch, self._reading = Signal(map_fetch(c)), Signal()
-        word, word_valid, full, word_ready = Signal(full_word(c)), Signal(), Signal(), Signal()
-        word_free = ~word_valid | word_ready
+        fetch, reading = Signal(map_fetch(c)), Signal()
+        word, word_valid, full = Signal(full_word(c)), Signal(), Signal()
         m.d.comb += [
-            self.i.ready.eq(~self._reading | word_free),
-            self.o_map_enable.eq(self.i.ready), self.o_map_address.eq(self.i.p.address),
+            self.o_map_enable.eq(self.i.valid & self.i.ready), self.o_map_address.eq(self.i.p.address),
         ]
-        with m.If(self.i.ready):
-            m.d.sync += [fetch.eq(self.i.payload), self._reading.eq(self.i.valid)]
-        with m.If(word_free):
-            m.d.sync += [
-                word_valid.eq(self._reading), full.eq(self.i_map.map.any() & ~fetch.empty),
-                word.map.eq(Mux(fetch.empty, 0, self.i_map.map)), word.offset.eq(self.i_map.offset),
-                word.slot.eq(fetch.address[(SEGMENT - 1).bit_length():]), word.weight.eq(fetch.weight),
-                word.last.eq(fetch.last), word.flags.eq(fetch.flags),
-            ]
-        return word, word_valid, full, word_ready
+        m.d.sync += [
+            fetch.eq(self.i.payload), reading.eq(self.i.valid & self.i.ready),
+            word_valid.eq(reading), full.eq(self.i_map.map.any() & ~fetch.empty),
+            word.map.eq(Mux(fetch.empty, 0, self.i_map.map)), word.offset.eq(self.i_map.offset),
+            word.slot.eq(fetch.address[(SEGMENT - 1).bit_length():]), word.weight.eq(fetch.weight),
+            word.last.eq(fetch.last), word.flags.eq(fetch.flags),
+        ]
+        return word, word_valid, full, reading
