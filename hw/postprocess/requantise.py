@@ -9,7 +9,7 @@ from amaranth.lib.wiring import In, Out
 
 from .. import payloads
 from ..config import SCALE_BITS, SHIFT_BITS, AcceleratorConfig
-from ..stream.fifo import StreamFifo
+from ..stream.fifo import StreamFifo, fifo_latency
 
 #: Bits of the total that one multiplier takes: unsigned, so that a 25 x 18 bit signed DSP slice does the product.
 LOW_BITS = 24
@@ -170,7 +170,7 @@ class Requantise(wiring.Component):
     #: Words inside: more than there are stages, so that a stall that ends leaves no gap.
     DEPTH = 16
     #: Cycles from a transfer on ``i`` to ``o.valid``, if ``o`` does not stall.
-    LATENCY = 1 + RequantiseLane.LATENCY + StreamFifo(1, depth=DEPTH).LATENCY
+    LATENCY = 1 + RequantiseLane.LATENCY + fifo_latency(DEPTH)
 
     def __init__(self, config: AcceleratorConfig):
         self.config = config

@@ -7,8 +7,15 @@ from amaranth.lib.wiring import In, Out
 MAX_LUT_DEPTH = 32
 
 
+def fifo_latency(depth: int) -> int:
+    """Cycles from a transfer on ``i`` of an empty :class:`StreamFifo` to its ``o.valid``."""
+    return 1 if depth <= MAX_LUT_DEPTH else 2
+
+
 class StreamFifo(wiring.Component):
     """Keep up to ``depth`` words and give them out in their order.
+
+    Latency: :func:`fifo_latency`.
 
     Flow control: one transfer a cycle on both sides (``depth`` of at least 2); ``i.ready`` and ``o.valid`` come from
     registers, so no path leads from one side to the other. A full queue does not take a word in the cycle in which it
@@ -41,11 +48,6 @@ class StreamFifo(wiring.Component):
         self.shape, self.depth = shape, depth
         super().__init__({"i": In(stream.Signature(shape)), "o": Out(stream.Signature(shape)),
                           "level": Out(range(depth + 1)), "o_moves": Out(1)})
-
-    @property
-    def LATENCY(self) -> int:
-        """Cycles from a transfer on ``i`` to its ``o.valid`` when the queue is empty."""
-        return 1 if self.depth <= MAX_LUT_DEPTH else 2
 
     def elaborate(self, platform):
         m = Module()

@@ -6,7 +6,7 @@ from amaranth.lib.wiring import In, Out
 from ...buffer.tile_buffer import map_address
 from ...config import SEGMENT, AcceleratorConfig
 from ...payloads import map_word
-from ...stream.fifo import StreamFifo
+from ...stream.fifo import StreamFifo, fifo_latency
 from .window_walker import map_fetch, window_flags
 
 #: Words that wait at the output: they bridge runs of empty words, the set-up of jobs and the ends of windows.
@@ -52,7 +52,7 @@ class WordFilter(wiring.Component):
     o_idle: Signal
 
     #: Cycles from a transfer on ``i`` to ``o.valid`` of a last word.
-    LATENCY = STAGES + StreamFifo(1, depth=QUEUE_DEPTH).LATENCY
+    LATENCY = STAGES + fifo_latency(QUEUE_DEPTH)
 
     def __init__(self, config: AcceleratorConfig):
         self.config = config
