@@ -93,6 +93,8 @@ class DescriptorReader(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         layer, self._failed = self.o.p.layer, Signal()
+        # A failure that was found in the cycle before: its error, and the word of the descriptor.
+        self._found, self._error, self._word = Signal(), Signal(8), Signal(range(len(FIELDS)))
         address, left = Signal(32), Signal(16)
         beat_last = DESCRIPTOR_BYTES // 8 - 1
         beat, upper = Signal(range(beat_last + 1)), Signal()
@@ -106,7 +108,8 @@ class DescriptorReader(wiring.Component):
             word.eq(self.i_data.payload.word_select(upper, 32)),
             self.o_active.eq(1),
         ]
-        self._take_word(m, layer, taken, Cat(upper, beat), word, address)
+        self._keep_first(m, address)
+        self._take_word(m, layer, taken, Cat(upper, beat), word)
         with m.FSM():
             with m.State("Idle"):
                 m.d.comb += [self.o_idle.eq(~self.o_error), self.o_active.eq(self.i_start)]
@@ -137,7 +140,9 @@ class DescriptorReader(wiring.Component):
                 m.d.sync += refused.eq(self._refusals(layer, chunk))
                 m.next = "Report"
             with m.State("Report"):
-                self._report(m, refused, address)
+                self._report(m, refused)
+                m.next = "Keep"
+            with m.State("Keep"):
                 m.next = "Send"
             with m.State("Send"):
                 m.d.comb += [self.o.valid.eq(~self._failed), self.o_active.eq(self.o.ready | self._failed)]
@@ -149,12 +154,11 @@ class DescriptorReader(wiring.Component):
                         m.next = "Idle"
         return m
 
-    def _take_word(self, m, layer, taken, index, word, address):
+    def _take_word(self, m, layer, taken, index, word):
         """Store the field of word ``index``; check its range in the next cycle, with one comparator for all."""
-        checked, value, place = Signal(), Signal(32), Signal.like(address)
+        checked, value, index_q = Signal(), Signal(32), Signal.like(index)
         low, high = Signal(32), Signal(32, init=2**32 - 1)
-        m.d.sync += [checked.eq(taken), value.eq(word), place.eq(address + (index << 2)),
-                     low.eq(0), high.eq(2**32 - 1)]
+        m.d.sync += [checked.eq(taken), value.eq(word), index_q.eq(index), low.eq(0), high.eq(2**32 - 1)]
         with m.Switch(index):
             for field in FIELDS:
                 with m.Case(field.word):
@@ -163,23 +167,29 @@ class DescriptorReader(wiring.Component):
                         with m.If(taken):
                             m.d.sync += layer[field.name].eq(word)
         with m.If(checked & ((value < low) | (value > high))):
-            self._fail(m, "descriptor_field", place)
+            self._fail(m, "descriptor_field", index_q)
 
     def _refusals(self, layer, chunk):
         """A bit for each reason to refuse a descriptor that needs more than one field."""
         return Cat(*(refused for _, refused in relations(layer, block=self.config.block)),
                    chunk > self.config.weight_depth)
 
-    def _report(self, m, refused, address):
-        """Keep the first reason. In one cycle the last failure wins: the order is reversed."""
+    def _report(self, m, refused):
+        """The first reason. In one cycle the last failure wins: the order is reversed."""
         reasons = relations(self.o.p.layer, block=self.config.block)
         with m.If(refused[len(reasons)]):
-            self._fail(m, "chunk_too_large", address)
+            self._fail(m, "chunk_too_large", 0)
         for bit, (name, _) in reversed(list(enumerate(reasons))):
             with m.If(refused[bit]):
-                self._fail(m, "descriptor_field", address + 4 * FIELD_BY_NAME[name].word)
+                self._fail(m, "descriptor_field", FIELD_BY_NAME[name].word)
 
-    def _fail(self, m, error, address):
-        """Keep the first error."""
-        with m.If(~self._failed):
-            m.d.sync += [self._failed.eq(1), self.o_error_code.eq(ERRORS[error][0]), self.o_error_address.eq(address)]
+    def _fail(self, m, error, word):
+        """Word ``word`` of the descriptor is wrong."""
+        m.d.sync += [self._found.eq(1), self._error.eq(ERRORS[error][0]), self._word.eq(word)]
+
+    def _keep_first(self, m, address):
+        """Keep the first failure, a cycle after it was found."""
+        m.d.sync += self._found.eq(0)
+        with m.If(self._found & ~self._failed):
+            m.d.sync += [self._failed.eq(1), self.o_error_code.eq(self._error),
+                         self.o_error_address.eq(address + (self._word << 2))]

@@ -42,7 +42,7 @@ class AxisGeometry(wiring.Component):
     Flow control: none; ``o`` is that of an ``i`` that has been constant for ``LATENCY`` cycles. ``low``, ``high`` and
     ``first`` have no meaning where ``loaded`` is 0.
     """
-    LATENCY = 3
+    LATENCY = 5
 
     def __init__(self, *, bits: int):
         self.bits = bits
@@ -51,27 +51,25 @@ class AxisGeometry(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         wide = signed(self.bits + 5)
-        windows, low0, high0 = Signal(LOCAL_BITS + 1), Signal(wide), Signal(wide)
-        windows_q, low0_q = Signal.like(windows), Signal(wide)
+        windows, span = Signal(LOCAL_BITS + 1), Signal(LOCAL_BITS + 4)
+        scaled, shift, low0 = Signal(self.bits + 3), Signal(signed(5)), Signal(wide)
+        low, high0, high = Signal(wide), Signal(wide), Signal(wide)
         remaining, most = self.i.size_out - self.i.origin, self.i.step + self.i.overlap
-        low, high, loaded = Signal(wide), Signal(wide), Signal(wide)
-        m.d.comb += [
-            low.eq(Mux(low0_q < 0, 0, low0_q)),
-            high.eq(Mux(high0 >= self.i.size_in, self.i.size_in - 1, high0)),
-            loaded.eq(high - low + 1),
-        ]
         m.d.sync += [
             windows.eq(Mux(remaining < most, remaining, most)),
-            low0.eq(times_stride(self.i.origin, self.i.stride) - self.i.pad + self.i.kernel_first),
-            self.o.next.eq(self.i.origin + self.i.step),
-            windows_q.eq(windows),
-            low0_q.eq(low0),
-            high0.eq(low0 + times_stride(windows - 1, self.i.stride) + self.i.kernel - 1),
-            self.o.windows.eq(windows_q),
+            scaled.eq(times_stride(self.i.origin, self.i.stride)),
+            shift.eq(self.i.kernel_first - self.i.pad),
+            span.eq(times_stride(windows - 1, self.i.stride)),
+            low0.eq(scaled + shift),
+            low.eq(Mux(low0 < 0, 0, low0)),
+            high0.eq(low0 + span + (self.i.kernel - 1)),
+            high.eq(Mux(high0 >= self.i.size_in, self.i.size_in - 1, high0)),
+            self.o.windows.eq(windows),
             self.o.low.eq(low),
             self.o.high.eq(high),
-            self.o.loaded.eq(Mux(loaded > 0, loaded, 0)),
-            self.o.first.eq(low0_q - low),
+            self.o.loaded.eq(Mux(high >= low, high - low + 1, 0)),
+            self.o.first.eq(low0 - low),
+            self.o.next.eq(self.i.origin + self.i.step),
             self.o.last.eq(self.o.next + self.i.overlap >= self.i.size_out),
         ]
         return m

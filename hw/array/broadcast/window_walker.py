@@ -9,10 +9,13 @@ from amaranth.lib.wiring import In, Out
 from ...buffer.tile_buffer import map_address
 from ...config import CHANNEL_BITS, LOCAL_BITS, SEGMENT, AcceleratorConfig
 from ...payloads import BLOCK_BITS, group_job
+from ...stream.fifo import StreamFifo
 
 #: Windows of a tile, and coordinates of a window in the loaded input.
 WINDOW_BITS = 2 * (LOCAL_BITS + 1)
 PLACE_BITS = LOCAL_BITS + 5
+#: Windows between the scan and the emission: in the stages, and in the queue behind them.
+WINDOWS = 8
 #: Fields that go with a window through all stages.
 STAGE_FLAGS = ("valid", "window", "restart", "final")
 
@@ -58,6 +61,10 @@ def _window_count(map_bits: int) -> data.StructLayout:
 def _window_range(map_bits: int, weight_bits: int) -> data.StructLayout:
     return _stage({"rows": 3, "columns": 3, "empty": 1, "address": map_bits,
                    "weight_row": weight_bits, "weight_column": weight_bits})
+
+
+def _window_start(map_bits: int, weight_bits: int) -> data.StructLayout:
+    return _stage({"rows": 3, "columns": 3, "empty": 1, "address": map_bits, "weight": weight_bits})
 
 
 def _start(c: AcceleratorConfig) -> data.StructLayout:
@@ -155,11 +162,9 @@ class WindowWalker(wiring.Component):
         self._declare()
         self._build_job(m)
         self._build_scan(m)
-        ready = Signal()
-        stages = self._build_stages(m, ready)
-        emitting = self._build_emit(m, stages[-1], ready)
+        starts = self._build_stages(m)
+        emitting = self._build_emit(m, starts)
         m.d.comb += [
-            self._stages_empty.eq(~Cat(stage.valid for stage in stages).any()),
             self.o_walking.eq(emitting | ~self._stages_empty),
             self.o_active.eq(self._job_moves | self._scan_moves | self._stage_moves | emitting & self.o.ready),
         ]
@@ -250,109 +255,129 @@ class WindowWalker(wiring.Component):
         turn = Signal(max(1, (c.groups - 1).bit_length()))
         y, x = Signal(signed(PLACE_BITS)), Signal(signed(PLACE_BITS))
         row, left, columns_left = Signal.like(self._map_base), Signal(WINDOW_BITS), Signal(LOCAL_BITS + 1)
+        # Comparisons of ``left`` and ``columns_left``, made a cycle ahead.
+        last, last_turn, last_column = Signal(), Signal(), Signal()
         row_step = Signal.like(row)
         own, push, step = Signal(), Signal(), Signal()
         m.d.comb += [
             own.eq(turn == self.index),
-            push.eq(active & (own | ((left == 1) & ~any_own))),
+            push.eq(own | (last & ~any_own)),
             step.eq(active & (~push | self._scan_ready)),
-            self._scan_done.eq(step & (left == 1)), self._scan_moves.eq(step),
-            row_step.eq(_times(job.stride, self._row_pitch)),
-            self._found.valid.eq(push), self._found.window.eq(own), self._found.restart.eq(restart),
+            self._scan_done.eq(step & last), self._scan_moves.eq(step),
+            self._found.valid.eq(step & push), self._found.window.eq(own), self._found.restart.eq(restart),
             # The next own window would come after ``groups`` windows.
-            self._found.final.eq((left <= c.groups) | ~own),
+            self._found.final.eq(last_turn | ~own),
             self._found.y.eq(y), self._found.x.eq(x), self._found.row.eq(row),
         ]
+        m.d.sync += row_step.eq(_times(job.stride, self._row_pitch))
         with m.If(step):
             m.d.sync += [
-                turn.eq(Mux(turn == c.groups - 1, 0, turn + 1)), left.eq(left - 1), active.eq(left != 1),
-                columns_left.eq(columns_left - 1), x.eq(x + job.stride),
+                turn.eq(Mux(turn == c.groups - 1, 0, turn + 1)), left.eq(left - 1), active.eq(~last),
+                last.eq(left == 2), last_turn.eq(left <= c.groups + 1),
+                columns_left.eq(columns_left - 1), last_column.eq(columns_left == 2), x.eq(x + job.stride),
             ]
-            with m.If(columns_left == 1):
-                m.d.sync += [columns_left.eq(job.columns), x.eq(job.x_first), y.eq(y + job.stride),
-                             row.eq(row + row_step)]
+            with m.If(last_column):
+                m.d.sync += [columns_left.eq(job.columns), last_column.eq(job.columns == 1), x.eq(job.x_first),
+                             y.eq(y + job.stride), row.eq(row + row_step)]
             with m.If(own):
                 m.d.sync += [any_own.eq(1), restart.eq(0)]
         with m.If(self._scan_load):
             m.d.sync += [active.eq(1), any_own.eq(0), left.eq(self._windows), columns_left.eq(job.columns),
+                         last.eq(self._windows == 1), last_turn.eq(self._windows <= c.groups),
+                         last_column.eq(job.columns == 1),
                          y.eq(job.y_first), x.eq(job.x_first), row.eq(self._first_row)]
             with m.If(job.pass_first):
                 m.d.sync += [turn.eq(0), restart.eq(1)]
 
-    def _build_stages(self, m, ready):
-        """Three stages from the place of a window to the first address and the size of its range of words."""
-        job, found = self._job, self._found
-        clip, count, place = (Signal(shape, name=name) for name, shape in (
-            ("clip", _window_clip(len(found.row))), ("count", _window_count(len(found.row))),
-            ("place", _window_range(len(found.row), len(self._weight_base)))))
-        count_ready, place_ready = Signal(), Signal()
-        m.d.comb += [
-            place_ready.eq(~place.valid | ready), count_ready.eq(~count.valid | place_ready),
-            self._scan_ready.eq(~clip.valid | count_ready),
-            self._stage_moves.eq(clip.valid & count_ready | count.valid & place_ready | place.valid & ready),
-        ]
-        # First and last row and column that the window shares with the loaded input.
-        with m.If(self._scan_ready):
-            m.d.sync += [getattr(clip, name).eq(getattr(found, name)) for name in STAGE_FLAGS]
-            m.d.sync += [
-                clip.row.eq(self._map_base + Mux(found.y < 0, 0, found.row)),
-                clip.top.eq(_maximum(found.y, 0)), clip.left.eq(_maximum(found.x, 0)),
-                clip.bottom.eq(_minimum(found.y + job.kernel_rows, job.in_rows)),
-                clip.right.eq(_minimum(found.x + job.kernel_columns, job.in_columns)),
-                clip.skip_rows.eq(Mux(found.y < 0, -found.y, 0)), clip.skip_columns.eq(Mux(found.x < 0, -found.x, 0)),
-            ]
-        with m.If(count_ready):
-            m.d.sync += [getattr(count, name).eq(getattr(clip, name)) for name in STAGE_FLAGS]
-            m.d.sync += [
-                count.address.eq(clip.row + clip.left + job.phase),
-                count.rows.eq(clip.bottom - clip.top), count.columns.eq(clip.right - clip.left),
-                count.skip_rows.eq(clip.skip_rows), count.skip_columns.eq(clip.skip_columns),
-                count.empty.eq((clip.bottom <= clip.top) | (clip.right <= clip.left)
-                               | ~clip.window | (job.blocks == 0)),
-            ]
-        with m.If(place_ready):
-            m.d.sync += [getattr(place, name).eq(getattr(count, name))
-                         for name in (*STAGE_FLAGS, "address", "rows", "columns", "empty")]
-            m.d.sync += [
-                place.weight_row.eq(_times(count.skip_rows, self._tap_row_pitch)),
-                place.weight_column.eq(self._weight_base + _times(count.skip_columns, job.channels)),
-            ]
-        return clip, count, place
+    def _build_stages(self, m):
+        """Three stages from the place of a window to its first addresses and the size of its range of words; a queue.
 
-    def _build_emit(self, m, place, ready):
+        The stages never hold: a window is let in only if there is room for it in the queue.
+        """
+        job, found = self._job, self._found
+        map_bits, weight_bits = len(found.row), len(self._weight_base)
+        clip, count, place = (Signal(shape, name=name) for name, shape in (
+            ("clip", _window_clip(map_bits)), ("count", _window_count(map_bits)),
+            ("place", _window_range(map_bits, weight_bits))))
+        m.submodules.starts = starts = StreamFifo(_window_start(map_bits, weight_bits), depth=WINDOWS)
+        inside = Signal(range(WINDOWS + 1))
+        m.d.comb += [
+            starts.i.valid.eq(place.valid),
+            starts.i.p.weight.eq(place.weight_row + place.weight_column),
+            self._stages_empty.eq(inside == 0),
+            self._stage_moves.eq(clip.valid | count.valid | place.valid | starts.o_moves | ~self._scan_ready),
+        ]
+        m.d.comb += [getattr(starts.i.p, name).eq(getattr(place, name))
+                     for name in (*STAGE_FLAGS, "address", "rows", "columns", "empty")]
+        m.d.sync += [
+            inside.eq(inside + found.valid - (starts.o.valid & starts.o.ready)),
+            # A window that comes in this cycle is not counted yet.
+            self._scan_ready.eq(inside < WINDOWS - 1),
+            Assert(~starts.i.valid | starts.i.ready, "a window has no room"),
+        ]
+        m.d.sync += [getattr(clip, name).eq(getattr(found, name)) for name in STAGE_FLAGS]
+        # First and last row and column that the window shares with the loaded input.
+        m.d.sync += [
+            clip.row.eq(self._map_base + Mux(found.y < 0, 0, found.row)),
+            clip.top.eq(_maximum(found.y, 0)), clip.left.eq(_maximum(found.x, 0)),
+            clip.bottom.eq(_minimum(found.y + job.kernel_rows, job.in_rows)),
+            clip.right.eq(_minimum(found.x + job.kernel_columns, job.in_columns)),
+            clip.skip_rows.eq(Mux(found.y < 0, -found.y, 0)), clip.skip_columns.eq(Mux(found.x < 0, -found.x, 0)),
+        ]
+        m.d.sync += [getattr(count, name).eq(getattr(clip, name)) for name in STAGE_FLAGS]
+        m.d.sync += [
+            count.address.eq(clip.row + clip.left + job.phase),
+            count.rows.eq(clip.bottom - clip.top), count.columns.eq(clip.right - clip.left),
+            count.skip_rows.eq(clip.skip_rows), count.skip_columns.eq(clip.skip_columns),
+            count.empty.eq((clip.bottom <= clip.top) | (clip.right <= clip.left) | ~clip.window | (job.blocks == 0)),
+        ]
+        m.d.sync += [getattr(place, name).eq(getattr(count, name))
+                     for name in (*STAGE_FLAGS, "address", "rows", "columns", "empty")]
+        m.d.sync += [
+            place.weight_row.eq(_times(count.skip_rows, self._tap_row_pitch)),
+            place.weight_column.eq(self._weight_base + _times(count.skip_columns, job.channels)),
+        ]
+        return starts.o
+
+    def _build_emit(self, m, starts):
         """Three nested counters: block, kernel row, kernel column."""
-        job, window = self._job, Signal(_emitted(self.config))
+        job, window, start = self._job, Signal(_emitted(self.config)), starts.payload
         rows_left, columns_left, blocks_left = Signal(3), Signal(3), Signal(BLOCK_BITS)
+        # Whether they are at 1, made a cycle ahead.
+        last_row, last_column, last_block = Signal(), Signal(), Signal()
         column, row, block = (Signal(_start(self.config), name=name) for name in ("column", "row", "block"))
         valid, final = Signal(), Signal()
         m.d.comb += [
-            final.eq((rows_left == 1) & (columns_left == 1) & (blocks_left == 1) | window.empty),
-            ready.eq(~valid | self.o.ready & final),
+            final.eq(last_row & last_column & last_block | window.empty),
+            starts.ready.eq(~valid | self.o.ready & final),
             self.o.valid.eq(valid), self.o.p.address.eq(column.address), self.o.p.weight.eq(column.weight),
             self.o.p.empty.eq(window.empty), self.o.p.last.eq(final), self.o.p.flags.eq(window.flags),
         ]
-        with m.If(ready):
-            m.d.sync += valid.eq(place.valid)
-            start_weight = place.weight_row + place.weight_column
-            m.d.sync += [position.eq(Cat(place.address, start_weight[:len(self._weight_base)]))
+        with m.If(starts.ready):
+            m.d.sync += valid.eq(starts.valid)
+            m.d.sync += [position.eq(Cat(start.address, start.weight))
                          for position in (column.as_value(), row.as_value(), block.as_value())]
-            m.d.sync += [rows_left.eq(place.rows), columns_left.eq(place.columns), blocks_left.eq(job.blocks)]
-            self._build_window(m, window, place)
+            m.d.sync += [rows_left.eq(start.rows), columns_left.eq(start.columns), blocks_left.eq(job.blocks),
+                         last_row.eq(start.rows == 1), last_column.eq(start.columns == 1),
+                         last_block.eq(job.blocks == 1)]
+            self._build_window(m, window, start)
         with m.Elif(self.o.ready):
             m.d.sync += [column.address.eq(column.address + 1), column.weight.eq(column.weight + window.channels),
-                         columns_left.eq(columns_left - 1)]
-            with m.If(columns_left == 1):
+                         columns_left.eq(columns_left - 1), last_column.eq(columns_left == 2)]
+            with m.If(last_column):
                 next_row = Signal.like(row)
                 m.d.comb += [next_row.address.eq(row.address + window.row_pitch),
                              next_row.weight.eq(row.weight + window.tap_row_pitch)]
                 m.d.sync += [column.eq(next_row), row.eq(next_row), columns_left.eq(window.columns),
-                             rows_left.eq(rows_left - 1)]
-                with m.If(rows_left == 1):
+                             last_column.eq(window.columns == 1),
+                             rows_left.eq(rows_left - 1), last_row.eq(rows_left == 2)]
+                with m.If(last_row):
                     next_block = Signal.like(block)
                     m.d.comb += [next_block.address.eq(block.address + window.block_pitch),
                                  next_block.weight.eq(block.weight + self.config.block)]
                     m.d.sync += [column.eq(next_block), row.eq(next_block), block.eq(next_block),
-                                 rows_left.eq(window.rows), blocks_left.eq(blocks_left - 1)]
+                                 rows_left.eq(window.rows), last_row.eq(window.rows == 1),
+                                 blocks_left.eq(blocks_left - 1), last_block.eq(blocks_left == 2)]
         return valid
 
     def _build_window(self, m, window, place):

@@ -32,8 +32,8 @@ class WordFilter(wiring.Component):
     A window whose words are all empty gives one word with map 0.
 
     Flow control: a word a cycle. A word that may be the last of its window is held until the next tells: in a steady
-    stream this costs no cycle. ``o`` comes from a queue; ``i`` is ready only while the queue has room for all that the
-    stages before it may hold, so these never stall, and no path leads from ``o.ready`` to ``i.ready``.
+    stream this costs no cycle. ``o`` comes from a queue; ``i.ready`` comes from a register and is 1 only while the queue has
+    room for all that the stages before it may hold, so these never stall.
 
     Members
     -------
@@ -71,7 +71,6 @@ class WordFilter(wiring.Component):
         closed = Signal()       # the word held is the last of its window that is not empty
         keep = Signal()
         m.d.comb += [
-            self.i.ready.eq(queue.level < QUEUE_DEPTH - STAGES),
             closed.eq(held.last),
             # An empty word changes nothing, unless it is the last one of a window that has been empty so far.
             keep.eq(word_valid & (full | word.last & (~held_valid | closed))),
@@ -79,7 +78,11 @@ class WordFilter(wiring.Component):
             queue.i.payload.eq(held), queue.i.p.last.eq(closed | ~full),
             self.o_idle.eq(~held_valid & ~word_valid & ~reading & (queue.level == 0)),
         ]
-        m.d.sync += Assert(~queue.i.valid | queue.i.ready, "a word has no room")
+        m.d.sync += [
+            # Room for the stages, and for a word that comes in this cycle.
+            self.i.ready.eq(queue.level < QUEUE_DEPTH - STAGES - 1),
+            Assert(~queue.i.valid | queue.i.ready, "a word has no room"),
+        ]
         with m.If(keep):
             m.d.sync += [held.eq(word), held_valid.eq(1)]
         with m.Elif(queue.i.valid):
