@@ -3,15 +3,21 @@
 The region starts with the descriptors; the log of counters, the weight images and the maps follow. No map shares memory
 with another, so that every one can be read after a run.
 
+A layer writes whole blocks of channels: every target starts at a multiple of ``config.block``, and every block of a map
+has one writer. The blocks that a layer reads lie at one distance from each other: those of one slice, or one block each
+of two maps. Maps that are read together get segments of the same size.
+
 Source: golden/README.md, "Weight image", "Loop order"; hw/descriptor.py.
 """
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
 
 import numpy as np
 
 from golden.formats import MAP_ALIGNMENT, MapPlan, decode, encode, plan_map
-from golden.layer import QuantisedLayer
-from golden.network import QuantisedNetwork, run_network
+from golden.layer import QuantisedLayer, Slice
+from golden.network import QuantisedNetwork, linked, run_network
+from golden.postprocess import value_limits
 from golden.tiling import Tiling, ceil_div, chunk_spans
 from hw.config import AcceleratorConfig
 from hw.descriptor import DESCRIPTOR_BYTES, pack
@@ -115,18 +121,21 @@ def compile_network(quantised: QuantisedNetwork, config: AcceleratorConfig, *, b
     Raises
     ------
     ValueError
-        The widths differ, a layer does not fit, or the region exceeds 32-bit addresses.
+        The widths differ, a layer reads or writes what the hardware cannot address, a layer does not fit, or the region
+        exceeds 32-bit addresses.
     """
     if quantised.value_width != config.value_width:
         raise ValueError(f"the network has {quantised.value_width}-bit values, configuration {config.name} "
                          f"{config.value_width}-bit ones")
     if base_address % MAP_ALIGNMENT:
         raise ValueError(f"base_address must be a multiple of {MAP_ALIGNMENT}, not {base_address:#x}")
+    _check_targets(quantised, config)
+    _check_signs(quantised)
     region = _Region(base_address)
-    layers = quantised.layers
+    layers = [_with_whole_blocks(layer, quantised, config) for layer in quantised.layers]
     descriptors = region.take(DESCRIPTOR_BYTES * len(layers), MAP_ALIGNMENT)
     log = region.take(LOG_BYTES * len(layers), LOG_BYTES)
-    choices = _choose(quantised, config, tilings or {}, densities or {})
+    choices = _choose(quantised, layers, config, tilings or {}, densities or {})
     segments, addresses = [], {}
     for layer in layers:
         image = weight_image(layer, choices[layer.name].tiling, config)
@@ -136,9 +145,67 @@ def compile_network(quantised: QuantisedNetwork, config: AcceleratorConfig, *, b
     end = ceil_div(region.next, MAP_ALIGNMENT) * MAP_ALIGNMENT
     if end > 1 << 32:
         raise ValueError(f"the program ends at {end:#x}, beyond 32-bit addresses")
-    words = b"".join(_descriptor(layer, choices[layer.name], addresses[layer.name], maps) for layer in layers)
+    words = b"".join(_descriptor(layer, choices[layer.name], addresses[layer.name], maps, config) for layer in layers)
     return Program(config, quantised, base_address, end - base_address, [(descriptors, words), *segments], descriptors,
                    len(layers), log, maps, [layer.name for layer in layers], choices)
+
+
+def _check_targets(quantised, config):
+    """``ValueError`` if a target does not start with a block, or a block of a map has no writer."""
+    written = {name: set() for name in quantised.maps}
+    for layer in quantised.layers:
+        for target in layer.targets:
+            if target.first % config.block:
+                raise ValueError(f"layer {layer.name} writes {target.map} from channel {target.first} on, which must "
+                                 f"be a multiple of {config.block} on configuration {config.name}")
+            written[target.map] |= set(range(target.first, target.first + len(layer.weights), config.block))
+    del written[quantised.input_name]
+    for name, blocks in written.items():
+        for first in range(0, quantised.maps[name][0], config.block):
+            if first not in blocks:
+                raise ValueError(f"no layer writes channels {first} to {first + config.block - 1} of {name}, which are "
+                                 f"a block on configuration {config.name}")
+
+
+def _check_signs(quantised):
+    """``ValueError`` if a layer takes a signed map for an unsigned one, or writes what its map cannot hold."""
+    for layer in quantised.layers:
+        for part in layer.inputs:
+            if quantised.signed(part.map) != layer.signed_in:
+                raise ValueError(f"layer {layer.name} takes the values of {part.map} for "
+                                 f"{'signed' if layer.signed_in else 'unsigned'} ones, which they are not")
+        for target in layer.targets:
+            low, high = value_limits(quantised.value_width, quantised.signed(target.map))
+            if layer.low < low or layer.high > high:
+                raise ValueError(f"layer {layer.name} writes {layer.low} to {layer.high} to {target.map}, which holds "
+                                 f"{low} to {high}")
+
+
+def _with_whole_blocks(layer, quantised, config):
+    """``layer`` as the hardware sees it: each input starts with a block, so weights of 0 fill up the one before it."""
+    ends = np.cumsum([part.channels for part in layer.inputs])
+    weights = []
+    for part, own in zip(layer.inputs, np.split(layer.weights, ends[:-1], axis=1), strict=True):
+        if part.first % config.block:
+            raise ValueError(f"layer {layer.name} reads {part.map} from channel {part.first} on, which must be a "
+                             f"multiple of {config.block} on configuration {config.name}")
+        end = part.first + part.channels
+        fill = -end % config.block
+        if fill and _has_writer(quantised, part.map, end, end + fill):
+            raise ValueError(f"layer {layer.name} reads channels {part.first} to {end - 1} of {part.map} and so a part "
+                             f"of a block: it must read up to channel {end + fill - 1} or to the end of what is "
+                             f"written, with weights of 0 where it needs nothing")
+        weights.append(np.pad(own, ((0, 0), (0, fill), (0, 0), (0, 0))))
+    weights = np.concatenate(weights, axis=1)[:, :-fill or None]
+    return replace(layer, weights=weights, in_shape=(weights.shape[1], *layer.in_shape[1:]))
+
+
+def _has_writer(quantised, name, first, end):
+    """Whether the user or a layer writes some of the channels ``first .. end - 1`` of map ``name``."""
+    if name == quantised.input_name:
+        return first < min(end, quantised.input_shape[0])
+    return any(target.map == name and first < target.first + len(layer.weights) and target.first < end
+               for layer in quantised.layers for target in layer.targets)
 
 
 def weight_image(layer: QuantisedLayer, tiling: Tiling, config: AcceleratorConfig) -> bytes:
@@ -170,15 +237,15 @@ def _chunk_image(weights, config):
     return image.tobytes()
 
 
-def _choose(quantised, config, tilings, densities):
-    """A :class:`Choice` for each layer."""
+def _choose(quantised, layers, config, tilings, densities):
+    """A :class:`Choice` for each of ``layers``."""
     dense_shift = _input_shift(quantised, config)
     choices = {}
-    for layer in quantised.layers:
-        reads_input = layer.input == quantised.input_name
-        geometry = layer.geometry(dense_shift if reads_input else None)
-        known = {"density_in": densities.get(layer.input, 1.0 if reads_input else DENSITY),
-                 "density_out": densities.get(layer.name, DENSITY)}
+    for layer in layers:
+        dense = layer.inputs[0].map == quantised.input_name and dense_shift is not None
+        geometry = layer.geometry(dense_shift if dense else None)
+        known = {"density_in": _density_in(layer, quantised, densities),
+                 "density_out": densities.get(layer.output.map, DENSITY)}
         try:
             choice = choose_tiling(geometry, config, tiling=tilings.get(layer.name), **known)
         except ValueError as error:
@@ -189,39 +256,72 @@ def _choose(quantised, config, tilings, densities):
     return choices
 
 
+def _density_in(layer, quantised, densities):
+    """The expected density of a layer's inputs, each slice weighted with its channels."""
+    parts = [(part.channels, densities.get(part.map, 1.0 if part.map == quantised.input_name else DENSITY))
+             for part in layer.inputs]
+    return sum(channels * density for channels, density in parts) / sum(channels for channels, _ in parts)
+
+
 def _input_shift(quantised, config):
-    """``dense_shift`` of the network's input; None if it has too many channels for a dense map."""
-    channels = quantised.input_shape[0]
-    return (channels - 1).bit_length() if channels <= config.block else None
+    """``dense_shift`` of the network's input; None if it is a compressed map: it has too many channels for a dense one,
+    or a layer reads something else with it."""
+    name, channels = quantised.input_name, quantised.input_shape[0]
+    alone = all(layer.inputs == (Slice(name, 0, channels),) for layer in quantised.layers
+                if any(part.map == name for part in layer.inputs))
+    return (channels - 1).bit_length() if channels <= config.block and alone else None
 
 
 def _place_maps(quantised, config, region):
+    dense = _input_shift(quantised, config) is not None
+    plans = {name: plan_map(shape, config, signed=quantised.signed(name),
+                            dense=dense and name == quantised.input_name) for name, shape in quantised.maps.items()}
+    together = linked(plans, [[part.map for part in layer.inputs] for layer in quantised.layers])
     maps = {}
-    for name, shape in quantised.maps.items():
-        dense = name == quantised.input_name and shape[0] <= config.block
-        plan = plan_map(shape, config, signed=quantised.signed(name), dense=dense)
-        address = region.take(plan.size, MAP_ALIGNMENT)
-        maps[name] = plan_map(shape, config, address=address, signed=plan.signed, dense=dense)
+    for name, plan in plans.items():
+        segment_bytes = max(plans[other].segment_bytes for other in together[name])
+        row_bytes = plan.segments * segment_bytes
+        size = plan.height * row_bytes
+        maps[name] = replace(plan, address=region.take(size, MAP_ALIGNMENT), row_bytes=row_bytes,
+                             segment_bytes=segment_bytes, size=size)
     return maps
 
 
-def _descriptor(layer, choice, weight_address, maps):
+def _blocks_read(layer, maps, config):
+    """Address of the first block of channels that a layer reads, and the distance of each to the next."""
+    addresses = [maps[part.map].address + (part.first // config.block + block) * config.slot_bytes
+                 for part in layer.inputs for block in range(ceil_div(part.channels, config.block))]
+    distances = {following - address for address, following in pairwise(addresses)} or {config.slot_bytes}
+    if len(distances) > 1:
+        raise ValueError(f"layer {layer.name} reads blocks of channels that are not at one distance from each other; "
+                         f"it may read one slice, or one block ({config.block} channels) each of two maps")
+    return addresses[0], distances.pop()
+
+
+def _target_fields(kind, target, maps, config):
+    """Fields ``kind_address`` and so on for an output; 0 if there is none."""
+    if target is None:
+        return {f"{kind}_{name}": 0 for name in ("address", "row_bytes", "segment_bytes")}
+    plan = maps[target.map]
+    return {f"{kind}_address": plan.address + target.first // config.block * config.slot_bytes,
+            f"{kind}_row_bytes": plan.row_bytes, f"{kind}_segment_bytes": plan.segment_bytes}
+
+
+def _descriptor(layer, choice, weight_address, maps, config):
     """The packed descriptor of a layer."""
-    source, geometry, tiling = maps[layer.input], choice.geometry, choice.tiling
+    source, geometry, tiling = maps[layer.inputs[0].map], choice.geometry, choice.tiling
+    in_address, in_block_bytes = _blocks_read(layer, maps, config)
     fields = {
         "dense_in": source.dense, "dense_shift": source.dense_shift or 0, "signed_in": layer.signed_in,
-        "relu": layer.relu, "pool": layer.pool, "write_full": layer.write_full,
-        "in_address": source.address, "in_row_bytes": source.row_bytes, "in_segment_bytes": source.segment_bytes,
-        "tile_overlap": geometry.tile_overlap, "weight_address": weight_address,
+        "clamp_low": layer.low, "clamp_high": layer.high, "pool": layer.pool, "write_full": layer.write_full,
+        "in_address": in_address, "in_row_bytes": source.row_bytes, "in_segment_bytes": source.segment_bytes,
+        "in_block_bytes": in_block_bytes, "tile_overlap": geometry.tile_overlap, "weight_address": weight_address,
+        **_target_fields("full", layer.full if layer.pool else layer.output, maps, config),
+        **_target_fields("pool", layer.output if layer.pool else None, maps, config),
     }
     for name in ("in_height", "in_width", "in_channels", "kernel_rows", "kernel_columns", "stride", "pad_top",
                  "pad_left", "out_height", "out_width", "out_channels"):
         fields[name] = getattr(geometry, name)
     for name in ("chunk_channels", "chunk_rows", "tile_rows", "tile_columns", "tiles_per_pass", "passes"):
         fields[name] = getattr(tiling, name)
-    full = maps[layer.name if not layer.pool else f"{layer.name}.full"] if layer.write_full else None
-    for kind, plan in (("full", full), ("pool", maps[layer.name] if layer.pool else None)):
-        fields[f"{kind}_address"] = plan.address if plan else 0
-        fields[f"{kind}_row_bytes"] = plan.row_bytes if plan else 0
-        fields[f"{kind}_segment_bytes"] = plan.segment_bytes if plan else 0
     return pack(fields)

@@ -46,11 +46,9 @@ def image_bytes(program: Program) -> bytes:
         entries.append(SEGMENT_ENTRY.pack(address - program.base, len(data), place, 0))
         contents.append(data.ljust(ceil_div(len(data), SEGMENT_ALIGNMENT) * SEGMENT_ALIGNMENT, b"\0"))
         place += len(contents[-1])
-    writers = {name: index for index, layer in enumerate(network.layers) for name in layer.maps}
+    writers = {target.map: index for index, layer in enumerate(network.layers) for target in layer.targets}
     for name, plan in program.maps.items():
-        if name not in network.scales:
-            raise ValueError(f"network {network.name} has no scale for map {name}, which an image needs")
-        entries.append(_map_entry(name, plan, program.base, name in network.outputs, network.scales[name],
+        entries.append(_map_entry(name, plan, program.base, name in network.outputs, _map_scale(network, name),
                                   writers.get(name, NO_LAYER)))
     payload = b"".join(entries).ljust(ceil_div(tables, SEGMENT_ALIGNMENT) * SEGMENT_ALIGNMENT - HEADER_BYTES, b"\0")
     payload += b"".join(contents)
@@ -68,6 +66,19 @@ def write_image(program: Program, path: Path | str) -> None:
     data = image_bytes(program)
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     Path(path).write_bytes(data)
+
+
+def _map_scale(network, name):
+    """The scale of all channels of a map; 0 if they have different ones, which an input or output must not."""
+    if name not in network.scales:
+        raise ValueError(f"network {network.name} has no scale for map {name}, which an image needs")
+    scales = set(network.scales[name][network.scales[name] != 0].tolist())
+    if len(scales) == 1:
+        return scales.pop()
+    if name in (network.input_name, *network.outputs):
+        raise ValueError(f"map {name} of network {network.name} has {len(scales)} scales; an input or output must have "
+                         f"one in an image")
+    return 0.0
 
 
 def _text(name, size, what):

@@ -1,10 +1,15 @@
 """Quantisation after training: real weights and calibration inputs to the integers of golden/README.md.
 
-Weights are symmetric for each output channel, ``s_w = max|w| / (2**(A-1) - 1)``. A map has one scale, so that
-``real = integer * scale``: 16-bit maps span ``HEADROOM`` times the largest calibrated value; 8-bit maps are clipped
-where the squared error is least (:func:`clip_scale`). On random seven-layer networks that was 0.1 dB better at the
-output than spanning the maximum or the 99.99th percentile; the 99.9th lost 3 to 6 dB. The multiplier of a channel is
-``s_in * s_w / s_out``, written as ``scale / 2**shift`` with a scale of 16 bits.
+What a layer writes has one scale, so that ``real = integer * scale``: 16-bit values span ``HEADROOM`` times the largest
+calibrated one; 8-bit values are clipped where the squared error is least (:func:`clip_scale`). On random seven-layer
+networks that was 0.1 dB better at the output than spanning the maximum or the 99.99th percentile; the 99.9th lost 3 to
+6 dB. A map may have several writers and so several scales, one for each channel; an output of the network has one.
+
+The scales of the input channels are folded into the weights, ``v[o, c] = w[o, c] * s_in[c]``, which are symmetric for
+each output channel, ``s_v = max|v| / (2**(A-1) - 1)``: maps of any scales can be read together. The multiplier of a
+channel is ``s_v / s_out``, written as ``scale / 2**shift`` with a scale of 16 bits.
+
+A layer reads signed or unsigned values: if a writer of one of its maps can give values below 0, all of them are signed.
 
 Source: B. Jacob et al., CVPR 2018, section 2; golden/README.md, "Requantisation".
 """
@@ -13,7 +18,7 @@ import math
 import numpy as np
 
 from golden.layer import QuantisedLayer
-from golden.network import QuantisedNetwork
+from golden.network import QuantisedNetwork, linked
 from golden.postprocess import value_limits
 from hw.config import SCALE_BITS, SHIFT_BITS, AcceleratorConfig
 
@@ -24,6 +29,8 @@ HEADROOM = 2
 #: Clipping candidates as fractions of the largest value, and values of a map that are looked at.
 CLIP_FRACTIONS = np.linspace(0.2, 1.0, 41)
 CLIP_SAMPLES = 1 << 17
+#: Relative error of float32 that a multiple may have.
+GRID_ERROR = 1e-6
 MAX_SHIFT = (1 << SHIFT_BITS) - 1
 
 
@@ -56,15 +63,17 @@ def quantise(network: Network, calibration: list, config: AcceleratorConfig, *,
             raise ValueError("a calibration input has values that are not finite")
     clip = config.value_width == 8 if clip is None else clip
     input_signed = bool(min(x.min() for x in calibration) < 0)
-    scales = _map_scales(network, calibration, config.value_width, input_signed, clip)
-    signed = {network.input_name: input_signed}
+    signed = _signed_maps(network, input_signed)
+    out_scales, input_scale = _scales(network, calibration, config.value_width, signed, clip)
+    scales = {name: np.zeros(shape[0]) for name, shape in network.maps.items()}
+    scales[network.input_name][:] = input_scale
     layers = []
     for layer in network.layers:
-        layers.append(_quantise_layer(layer, network.maps[layer.input], signed[layer.input], scales[layer.input],
-                                      scales[layer.name], config))
-        signed |= dict.fromkeys(layer.outputs, not layer.relu)
-    return QuantisedNetwork(network.name, config.value_width, tuple(network.input_shape), input_signed, tuple(layers),
-                            network.outputs, scales, network.input_name)
+        layers.append(_quantise_layer(layer, network, signed, scales, out_scales[layer.name], config))
+        for target in layer.targets:
+            scales[target.map][target.first:target.first + len(layer.weights)] = out_scales[layer.name]
+    return QuantisedNetwork(network.name, config.value_width, network.input_shape, signed[network.input_name],
+                            tuple(layers), network.outputs, scales, network.input_name)
 
 
 def clip_scale(values: np.ndarray, width: int, signed: bool) -> float:
@@ -96,49 +105,105 @@ def normalise(multiplier: float) -> tuple[int, int]:
     return scale, shift
 
 
-def _map_scales(network, calibration, width, input_signed, clip):
-    """The scale of every map. Both maps of a layer share one, taken before pooling if that map is kept."""
-    signed = {network.input_name: input_signed} | {layer.name: not layer.relu for layer in network.layers}
-    samples = {name: [] for name in signed}
+def _signed_maps(network, input_signed):
+    """Whether each map is signed: maps that a layer reads together are if one of them has a value below 0."""
+    groups = linked(network.maps, [[part.map for part in layer.inputs] for layer in network.layers])
+    negative = {target.map for layer in network.layers if not layer.relu for target in layer.targets}
+    negative |= {network.input_name} if input_signed else set()
+    return {name: not negative.isdisjoint(group) for name, group in groups.items()}
+
+
+def _scales(network, calibration, width, signed, clip):
+    """The scale of what each layer writes, taken before pooling if that is kept, and the scale of the input."""
+    samples = {layer.name: [] for layer in network.layers}
+    largest_input = 0.0
     for x in calibration:
         maps = network.run_float(x)
-        for name in signed:
-            full = f"{name}.full"
-            samples[name].append(maps[full if full in maps else name].reshape(-1))
+        largest_input = max(largest_input, float(np.abs(x).max()))
+        for layer in network.layers:
+            first = layer.targets[0].first
+            samples[layer.name].append(maps[layer.targets[0].map][first:first + len(layer.weights)].reshape(-1))
+    # The range of the input is known: nothing beyond it is to be expected, nothing in it should be clipped.
+    input_scale = network.input_scale or largest_input / value_limits(width, signed[network.input_name])[1] or 1.0
+    groups = linked(samples, [*([layer.name for layer, _ in network.writers(name)] for name in network.outputs),
+                              *([layer.name, *layer.same_scale] for layer in network.layers)])
     scales = {}
-    for name, parts in samples.items():
-        values = np.concatenate(parts)
-        largest = float(np.abs(values).max())
-        high = value_limits(width, signed[name])[1]
-        # The range of the input is known: nothing beyond it is to be expected, nothing in it should be clipped.
-        computed = name != network.input_name
-        if clip and computed:
-            scales[name] = clip_scale(values, width, signed[name])
-        else:
-            scales[name] = (HEADROOM if computed and width == 16 else 1) * largest / high if largest else 1.0
     for layer in network.layers:
-        scales |= dict.fromkeys(layer.outputs, scales[layer.name])
-    return scales
+        if layer.name not in scales:
+            members = [other for other in network.layers if other.name in groups[layer.name]]
+            values = np.concatenate([part for other in members for part in samples[other.name]])
+            narrow = any(signed[target.map] for other in members for target in other.targets)
+            scales |= dict.fromkeys(groups[layer.name], _given_scale(members) or _scale(values, width, narrow, clip))
+    return scales, input_scale
 
 
-def _quantise_layer(layer, in_shape, signed_in, scale_in, scale_out, config):
+def _given_scale(layers):
+    """The ``out_scale`` of layers that share a scale; None if none of them has one."""
+    given = {layer.out_scale: layer.name for layer in layers if layer.out_scale is not None}
+    if len(given) > 1:
+        raise ValueError(f"layers {' and '.join(given.values())} must have one scale, but their scales "
+                         f"differ: {', '.join(map(str, given))}")
+    return next(iter(given), None)
+
+
+def _scale(values, width, signed, clip):
+    """The scale of ``values`` that a layer writes."""
+    if clip:
+        return clip_scale(values, width, signed)
+    largest = float(np.abs(values).max())
+    return (HEADROOM if width == 16 else 1) * largest / value_limits(width, signed)[1] if largest else 1.0
+
+
+def _quantise_layer(layer, network, signed, scales, scale_out, config):
     high = value_limits(config.value_width, True)[1]
-    weights = np.asarray(layer.weights, np.float64)
+    scale_in = np.concatenate([scales[part.map][part.first:part.first + part.channels] for part in layer.inputs])
+    weights = np.asarray(layer.weights, np.float64) * scale_in[:, None, None]
     real_bias = np.zeros(len(weights)) if layer.bias is None else np.asarray(layer.bias, np.float64)
     # A channel of tiny weights must still be able to hold its bias.
     room = 1 << config.sum_width - 3
-    channel_scale = np.maximum(np.abs(weights).max(axis=(1, 2, 3)) / high, np.abs(real_bias) / scale_in / room)
+    channel_scale = np.maximum(np.abs(weights).max(axis=(1, 2, 3)) / high, np.abs(real_bias) / room)
     # What gives a multiplier of 1: any other is as good for a channel of zeros.
-    channel_scale[channel_scale == 0] = scale_out / scale_in
+    channel_scale[channel_scale == 0] = scale_out
+    for channel, (row, offset) in enumerate(zip(weights, real_bias, strict=True)):
+        unit = _grid(row, offset, high)
+        if unit and abs(offset) / unit <= room:
+            channel_scale[channel] = unit
     integer = np.clip(np.rint(weights / channel_scale[:, None, None, None]), -high, high).astype(np.int64)
-    bias = np.rint(real_bias / (scale_in * channel_scale)).astype(np.int64)
-    pairs = [_normalise_channel(layer.name, scale_in * scale / scale_out) for scale in channel_scale]
+    bias = np.rint(real_bias / channel_scale).astype(np.int64)
+    pairs = [_normalise_channel(layer.name, scale / scale_out) for scale in channel_scale]
     scale, shift = (np.array(column, np.int64) for column in zip(*pairs, strict=True))
-    result = QuantisedLayer(layer.name, layer.input, in_shape, integer, bias, scale, shift, layer.stride,
-                            tuple(layer.pad), layer.relu, signed_in, layer.pool, layer.pool_ceil,
-                            layer.keep_full and bool(layer.pool), config.value_width)
+    low, limit = value_limits(config.value_width, any(signed[target.map] for target in layer.targets))
+    if layer.high is not None:
+        limit = min(limit, round(layer.high / scale_out))
+    in_shape = (len(scale_in), *network.maps[layer.inputs[0].map][1:])
+    result = QuantisedLayer(layer.name, layer.inputs, in_shape, integer, bias, scale, shift, 0 if layer.relu else low,
+                            limit, layer.output, layer.stride, tuple(layer.pad), signed[layer.inputs[0].map],
+                            layer.pool, layer.pool_ceil, layer.full, config.value_width)
     check_sums(result, config)
     return result
+
+
+def _grid(weights, bias, high):
+    """A number of which the real ``weights`` of a channel are multiples, of at most ``high``; None if there is none.
+
+    So weights that were quantised before stay as they are, and those of sums and copies are exact. If ``bias`` can be a
+    multiple too, it is; else the number is the smallest.
+    """
+    sizes = np.unique(np.abs(weights[weights != 0]))
+    if sizes.size == 0:
+        return None
+    units = sizes[0] / np.arange(1, int(high * (1 + GRID_ERROR) * sizes[0] / sizes[-1]) + 1)
+    # Few weights rule out most.
+    for some in (sizes[:8], sizes):
+        units = units[_are_whole(some[:, None] / units).all(0)]
+    if units.size == 0:
+        return None
+    common = units[_are_whole(bias / units)]
+    return common[0] if common.size else units[-1]
+
+
+def _are_whole(numbers):
+    return np.abs(numbers - np.rint(numbers)) <= GRID_ERROR * np.maximum(1, np.abs(numbers))
 
 
 def _normalise_channel(name, multiplier):

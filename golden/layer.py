@@ -11,46 +11,66 @@ from .tiling import Geometry, pooled_length
 
 
 @dataclass(frozen=True)
+class Slice:
+    """Channels ``first .. first + channels - 1`` of map ``map``: what a layer reads, or a part of it."""
+    map: str
+    first: int
+    channels: int
+
+
+@dataclass(frozen=True)
+class Target:
+    """Map ``map`` from channel ``first`` on: where a layer writes its channels."""
+    map: str
+    first: int = 0
+
+
+@dataclass(frozen=True)
 class QuantisedLayer:
     """A layer in the integers that the hardware works with.
 
     Parameters
     ----------
-    name, input : str
-        Name of the layer, which is that of its output map as well, and of its input map.
+    name : str
+    inputs : tuple of Slice
+        Channels that it reads, one slice after the other.
     in_shape : tuple
-        (C, H, W) of the input.
+        (C, H, W) of all inputs together.
     weights : int array [O, C, kh, kw]
     bias, scale, shift : int arrays [O]
+    low, high : int
+        Outputs are clamped to ``low .. high``, which hold 0.
+    output : Target
+        Where the outputs (after pooling) go.
     stride : int
     pad : tuple
         (top, left, bottom, right).
-    relu : bool
-        Outputs are unsigned, else signed.
     signed_in : bool
-        The input is signed.
+        The inputs are signed.
     pool : int
         Max-pool kernel 2 or 3 (stride 2), 0 for none.
     pool_ceil : bool
         Ceil mode; else the map is trimmed to the windows that pooling looks at.
-    keep_full : bool
-        The map before pooling is an output too, called ``name.full``.
+    full : Target or None
+        Where the map before pooling goes too.
     value_width : int
     """
     name: str
-    input: str
+    inputs: tuple[Slice, ...]
     in_shape: tuple[int, int, int]
     weights: np.ndarray
     bias: np.ndarray
     scale: np.ndarray
     shift: np.ndarray
+    low: int
+    high: int
+    output: Target
     stride: int = 1
     pad: tuple[int, int, int, int] = (0, 0, 0, 0)
-    relu: bool = True
     signed_in: bool = False
     pool: int = 0
     pool_ceil: bool = True
-    keep_full: bool = False
+    full: Target | None = None
     value_width: int = 8
 
     @property
@@ -68,15 +88,20 @@ class QuantisedLayer:
 
     @property
     def write_full(self) -> bool:
-        return not self.pool or self.keep_full
+        return not self.pool or self.full is not None
 
     @property
-    def maps(self) -> dict[str, tuple[int, int, int]]:
-        """Name and shape of every map that the layer writes."""
-        if not self.pool:
-            return {self.name: self.full_shape}
-        full = {f"{self.name}.full": self.full_shape} if self.keep_full else {}
-        return full | {self.name: self.pooled_shape}
+    def targets(self) -> tuple[Target, ...]:
+        """Where the layer writes: ``full``, if there is one, then ``output``."""
+        return (self.full, self.output) if self.full else (self.output,)
+
+    def written(self, in_size: tuple[int, int]) -> dict[Target, tuple[int, int, int]]:
+        """Shape (O, H, W) of what goes to each of :attr:`targets`; ``ValueError`` if inputs of ``in_size`` (H, W) are
+        not those that the layer is made for."""
+        if tuple(in_size) != tuple(self.in_shape[1:]):
+            raise ValueError(f"layer {self.name} is made for inputs of {self.in_shape[1:]}, not {tuple(in_size)}")
+        full = {self.full: self.full_shape} if self.full else {}
+        return full | {self.output: self.pooled_shape or self.full_shape}
 
     def geometry(self, dense_shift: int | None = None) -> Geometry:
         """Sizes for the tiling; ``dense_shift`` if the input is a dense map."""
@@ -129,8 +154,8 @@ def run_layer(layer: QuantisedLayer, x: np.ndarray) -> LayerResult:
     size, kernel = layer.full_shape[1:], layer.weights.shape[2:]
     sums = array.convolve(x, layer.weights, stride=layer.stride, pad=layer.pad, size=size)
     nonzeros = array.window_nonzeros(x, kernel, stride=layer.stride, pad=layer.pad, size=size)
-    full = postprocess.requantise(sums, layer.bias, layer.scale, layer.shift, relu=layer.relu,
-                                  value_width=layer.value_width)
+    full = postprocess.requantise(sums, layer.bias, layer.scale, layer.shift, low=layer.low,
+                                  high=layer.high, value_width=layer.value_width)
     pooled = postprocess.max_pool(full, layer.pool) if layer.pool else None
     output = full if pooled is None else pooled
     return LayerResult(full, pooled, layer.weights.size * size[0] * size[1],

@@ -21,9 +21,9 @@ def wrap(values: np.ndarray, width: int) -> np.ndarray:
     return values << unused >> unused
 
 
-def requantise(sums: np.ndarray, bias: np.ndarray, scale: np.ndarray, shift: np.ndarray, *, relu: bool,
-               value_width: int) -> np.ndarray:
-    """``clamp((sum + bias) * scale / 2**shift)``, rounded half to even, of ``sums[O, H, W]`` (int64).
+def requantise(sums: np.ndarray, bias: np.ndarray, scale: np.ndarray, shift: np.ndarray, *, low: int,
+               high: int, value_width: int) -> np.ndarray:
+    """``clamp((sum + bias) * scale / 2**shift, low, high)``, rounded half to even, of ``sums[O, H, W]`` (int64).
 
     ``sum + bias`` wraps at the sum width. The product has at most 48 + 16 bits and fits an int64; rounding looks at the
     remainder, because adding half of ``2**shift`` could overflow.
@@ -38,7 +38,7 @@ def requantise(sums: np.ndarray, bias: np.ndarray, scale: np.ndarray, shift: np.
     rest = product & ((one << shift) - 1)
     half = one << np.maximum(shift - 1, 0)
     up = (shift > 0) & ((rest > half) | (rest == half) & (quotient & 1 == 1))
-    return np.clip(quotient + up, *value_limits(value_width, not relu))
+    return np.clip(quotient + up, low, high)
 
 
 def max_pool(values: np.ndarray, kernel: int) -> np.ndarray:

@@ -208,7 +208,8 @@ class Accelerator(wiring.Component):
             self._scales.i_take.eq(collector.o_scales_take), self._scales.i_release.eq(collector.o_scales_release),
             requantise.i_scales.valid.eq(self._weight_loader.o_scales.valid),
             requantise.i_scales.payload.eq(self._weight_loader.o_scales.payload),
-            requantise.i_relu.eq(layer.relu), pool.i_kernel.eq(layer.pool), pool.i_signed.eq(~layer.relu),
+            requantise.i_clamp.low.eq(layer.clamp_low), requantise.i_clamp.high.eq(layer.clamp_high),
+            pool.i_kernel.eq(layer.pool), pool.i_signed.eq(layer.clamp_low < 0),
         ]
         for name, part in (("full", full), ("pool", pooled)):
             m.d.comb += [part.i_target[key].eq(layer[f"{name}_{key}"])

@@ -7,20 +7,25 @@ from dataclasses import dataclass
 from .config import CHANNEL_BITS, COLUMN_BITS, LOCAL_BITS, ROW_BITS
 
 #: First word of every descriptor: "ZSK" and the version of the layout.
-MAGIC = 0x5A534B01
+MAGIC = 0x5A534B02
 #: Size of a descriptor in DRAM; word ``n`` (32 bits, little endian) lies at byte ``4 * n``. Unused words are zero.
 DESCRIPTOR_BYTES = 192
 
 
 @dataclass(frozen=True)
 class Field:
-    """``name``: an unsigned integer in ``low..high`` in the low ``width`` bits of word ``word``; others are 0."""
+    """``name``: an integer in ``low..high`` of ``width`` bits in word ``word``; the other bits are 0, or copies of the
+    sign where ``low`` is below 0."""
     name: str
     word: int
     width: int
     low: int
     high: int
     text: str
+
+    @property
+    def signed(self) -> bool:
+        return self.low < 0
 
 
 def _fields(*rows):
@@ -32,12 +37,15 @@ FIELDS = _fields(
     ("magic", 32, MAGIC, MAGIC, "Magic number and version of the layout."),
     ("dense_in", 1, 0, None, "1: the input is a dense map (golden/README.md), 0: a compressed one."),
     ("signed_in", 1, 0, None, "1: input values are signed, 0: unsigned."),
-    ("relu", 1, 0, None, "1: clamp outputs to unsigned values (ReLU), 0: to signed values."),
+    ("clamp_low", 16, -2**15, 0, "Smaller outputs become it: -2**(value_width - 1) or more. Below 0: signed outputs."),
+    ("clamp_high", 16, 0, None, "Larger outputs become it: 2**value_width - 1 or less, half of that if signed."),
     ("pool", 2, 0, 3, "Max-pool kernel, 2 or 3, stride 2, ceil mode; 0: no pooled output. 1 is refused."),
     ("write_full", 1, 0, None, "1: write the map before pooling."),
-    ("in_address", 32, 0, None, "Input map, a multiple of 4096."),
+    ("in_address", 32, 0, None, "First block of channels of the input, a multiple of slot_bytes."),
     ("in_row_bytes", 24, 8, None, "Bytes from one input row to the next."),
     ("in_segment_bytes", 20, 8, None, "Bytes from one input segment to the next."),
+    ("in_block_bytes", 32, -2**31, 2**31 - 1,
+     "Bytes from one block of input channels to the next, a multiple of slot_bytes."),
     ("in_height", ROW_BITS, 1, None, "Input rows."),
     ("in_width", COLUMN_BITS, 1, None, "Input columns."),
     ("in_channels", CHANNEL_BITS, 1, None, "Input channels that have weights."),
@@ -60,10 +68,10 @@ FIELDS = _fields(
     ("tiles_per_pass", 16, 1, None, "Tiles whose partial sums are kept at a time."),
     ("passes", 16, 1, None, "Passes over the tiles: tiles / tiles_per_pass, rounded up."),
     ("weight_address", 32, 0, None, "Weight image of the layer, a multiple of 8."),
-    ("full_address", 32, 0, None, "Output map before pooling, a multiple of 4096."),
+    ("full_address", 32, 0, None, "First block of the output before pooling, a multiple of slot_bytes."),
     ("full_row_bytes", 24, 0, None, "Bytes from one row of it to the next."),
     ("full_segment_bytes", 20, 0, None, "Bytes from one segment of it to the next."),
-    ("pool_address", 32, 0, None, "Pooled output map, a multiple of 4096."),
+    ("pool_address", 32, 0, None, "First block of the pooled output, a multiple of slot_bytes."),
     ("pool_row_bytes", 24, 0, None, "Bytes from one row of it to the next."),
     ("pool_segment_bytes", 20, 0, None, "Bytes from one segment of it to the next."),
 )
@@ -87,11 +95,12 @@ def pack(values: dict) -> bytes:
         if not field.low <= value <= field.high:
             raise ValueError(f"descriptor field {field.name} must be {field.low} to {field.high}, not {value}")
         words.append(value)
-    return b"".join(word.to_bytes(4, "little") for word in words).ljust(DESCRIPTOR_BYTES, b"\0")
+    return b"".join((word % 2**32).to_bytes(4, "little") for word in words).ljust(DESCRIPTOR_BYTES, b"\0")
 
 
 def unpack(data: bytes) -> dict:
     """The fields of a packed descriptor; the inverse of :func:`pack`."""
     if len(data) != DESCRIPTOR_BYTES:
         raise ValueError(f"a descriptor has {DESCRIPTOR_BYTES} bytes, not {len(data)}")
-    return {field.name: int.from_bytes(data[4 * field.word:4 * field.word + 4], "little") for field in FIELDS}
+    return {field.name: int.from_bytes(data[4 * field.word:4 * field.word + 4], "little", signed=field.signed)
+            for field in FIELDS}

@@ -99,7 +99,8 @@ def manual() -> str:
     lines += _table(("byte", "name", "what"), [(8 * index, name, text) for index, (name, text) in enumerate(COUNTERS)])
     lines += ["## Layer descriptor", "",
               f"A record of {DESCRIPTOR_BYTES} bytes in DRAM for each layer, one after the other. Fields are",
-              "unsigned, one in each 32-bit word (little endian); unused bits and words are 0.", ""]
+              "integers, one in each 32-bit word (little endian), in two's complement where the range starts below 0;",
+              "unused bits and words are 0. `slot_bytes`: 128 to 512, by configuration (golden/README.md).", ""]
     lines += _table(("byte", "field", "bits", "range", "what"),
                     [(4 * field.word, field.name, field.width,
                       f"0x{field.low:X}" if field.low == field.high else f"{field.low} to {field.high}", field.text)

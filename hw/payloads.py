@@ -23,7 +23,8 @@ SEGMENT_BITS = COLUMN_BITS - 2
 
 def layer() -> data.StructLayout:
     """The fields of one descriptor, as the sequencer checked them."""
-    return data.StructLayout({field.name: unsigned(field.width) for field in FIELDS if field.name != "magic"})
+    return data.StructLayout({field.name: (signed if field.signed else unsigned)(field.width) for field in FIELDS
+                              if field.name != "magic"})
 
 
 # ---- bus -------------------------------------------------------------------------------------------------------
@@ -82,6 +83,11 @@ def scale(c: AcceleratorConfig) -> data.StructLayout:
     """Requantisation parameters of one output channel."""
     return data.StructLayout({"bias": signed(c.sum_width), "scale": unsigned(SCALE_BITS),
                               "shift": unsigned(SHIFT_BITS)})
+
+
+def clamp(c: AcceleratorConfig) -> data.StructLayout:
+    """Lowest and highest output of a layer, ``low <= 0 <= high``. Outputs are signed where ``low < 0``."""
+    return data.StructLayout({"low": signed(c.value_width), "high": unsigned(c.value_width)})
 
 
 def scale_write(c: AcceleratorConfig) -> data.StructLayout:

@@ -12,11 +12,13 @@ from boards.sim.simulator import Simulator
 from compiler.emit import compile_network
 from golden.cycles import estimate_result, tiled_nonzero_macs
 from golden.network import QuantisedNetwork, run_network
+from golden.postprocess import value_limits
 from hw.config import AcceleratorConfig
 from hw.configs import CONFIGS
-from hw.descriptor import DESCRIPTOR_BYTES, FIELD_BY_NAME
+from hw.descriptor import DESCRIPTOR_BYTES, FIELD_BY_NAME, unpack
 from hw.registers import ERRORS
 from sim_tests.golden_model.random_layers import DENSITIES, random_layer, random_map
+from sim_tests.golden_model.random_networks import random_network
 
 pytestmark = pytest.mark.cosim
 
@@ -26,37 +28,12 @@ CONFIGURATIONS = {"tiny": CONFIGS["tiny"], "tiny16": TINY16}
 STALLS = {"none": {}, "all": {"ar": .4, "r": .4, "aw": .5, "w": .5, "b": .5, "interleave": .3},
           "reads": {"ar": .9, "r": .8}, "writes": {"aw": .9, "w": .8, "b": .9}}
 MEMORY = 1 << 23
+NETWORK_SEEDS, NETWORK_DEPTH = range(12), 5
 
 
 @pytest.fixture(scope="module", params=CONFIGURATIONS)
 def config(request):
     return CONFIGURATIONS[request.param]
-
-
-def random_network(rng, config, *, depth=3):
-    """A chain of ``depth`` random layers whose shapes fit ``config``."""
-    layers, maps, source = [], {}, "input"
-    shape = (int(rng.integers(1, 40)), int(rng.integers(1, 24)), int(rng.integers(1, 24)))
-    signed = bool(rng.integers(2))
-    first = shape, signed
-    while len(layers) < depth:
-        kernel = tuple(int(n) for n in rng.integers(1, rng.choice([2, 4, 8]), 2))
-        pool = int(rng.choice([0, 0, 2, 3]))
-        options = dict(kernel=kernel, stride=int(rng.choice([1, 1, 2, 3, 4])), pool=pool, keep_full=pool == 2,
-                       pad=tuple(int(n) for n in rng.integers(0, max(kernel), 4)), relu=bool(rng.integers(4)),
-                       out_channels=int(rng.integers(1, 2 * config.lanes + 3)))
-        layer = random_layer(rng, f"layer{len(layers)}", source, shape, width=config.value_width, signed_in=signed,
-                             **options)
-        try:
-            made = layer.maps
-            network = QuantisedNetwork("chain", config.value_width, *first, (*layers, layer), (layer.name,))
-            compile_network(network, config)
-        except ValueError:
-            continue    # this one does not fit the map or the buffers: draw again
-        layers.append(layer)
-        maps |= made
-        source, shape, signed = layer.name, made[layer.name], not layer.relu
-    return network
 
 
 def check(config, network, x, *, seed, stalls, latency=30, simulator=None):
@@ -80,14 +57,37 @@ def check(config, network, x, *, seed, stalls, latency=30, simulator=None):
     return run
 
 
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("seed", NETWORK_SEEDS)
 def test_random_networks_equal_golden(config, seed):
     rng = np.random.default_rng(seed)
-    network = random_network(rng, config)
+    network = random_network(rng, config, depth=NETWORK_DEPTH)
     layer = network.layers[0]
     x = random_map(rng, layer.in_shape, width=config.value_width, signed=layer.signed_in, density=rng.choice(DENSITIES))
     stalls = STALLS[list(STALLS)[seed % len(STALLS)]]
     check(config, network, x, seed=seed, stalls=stalls, latency=int(rng.choice([1, 30, 200])))
+
+
+def test_the_random_networks_have_all_that_layers_can_do(config):
+    """What the networks of the test above are made of: otherwise it would compare less than it seems to."""
+    seen = dict.fromkeys(("blocks of two maps", "backwards", "one block twice", "slice from a later block",
+                          "partly filled block between", "ReLU into signed", "narrow", "several writers", "dense"), 0)
+    for seed in NETWORK_SEEDS:
+        network = random_network(np.random.default_rng(seed), config, depth=NETWORK_DEPTH)
+        program = compile_network(network, config)
+        writers = [target.map for layer in network.layers for target in layer.targets]
+        seen["several writers"] += len(writers) > len(set(writers))
+        for number, layer in enumerate(network.layers):
+            fields = unpack(program.segments[0][1][number * DESCRIPTOR_BYTES:][:DESCRIPTOR_BYTES])
+            low, high = value_limits(config.value_width, network.signed(layer.output.map))
+            seen["blocks of two maps"] += len({part.map for part in layer.inputs}) > 1
+            seen["backwards"] += fields["in_block_bytes"] < 0
+            seen["one block twice"] += fields["in_block_bytes"] == 0
+            seen["slice from a later block"] += layer.inputs[0].first > 0
+            seen["partly filled block between"] += any(part.channels % config.block for part in layer.inputs[:-1])
+            seen["ReLU into signed"] += layer.low == 0 > low
+            seen["narrow"] += low < layer.low < 0 or layer.high < high
+            seen["dense"] += fields["dense_in"]
+    assert min(seen.values()) > 1, seen
 
 
 @pytest.mark.parametrize("density", DENSITIES)

@@ -2,7 +2,7 @@
 import numpy as np
 
 from golden.layer import LayerResult
-from golden.network import QuantisedNetwork
+from golden.network import QuantisedNetwork, gather
 
 from .report import LayerRecord
 
@@ -29,15 +29,18 @@ def compare_run(network: QuantisedNetwork, golden_maps: dict[str, np.ndarray], r
     records, problems = [], []
     for layer, count in zip(network.layers, counters, strict=True):
         compared = mismatches = 0
-        for name in layer.maps:
-            differs = maps[name] != golden_maps[name]
-            compared += differs.size
+        for target in layer.targets:
+            name, channels = target.map, slice(target.first, target.first + len(layer.weights))
+            differs = np.zeros(golden_maps[name].shape, bool)
+            differs[channels] = maps[name][channels] != golden_maps[name][channels]
+            compared += differs[channels].size
             mismatches += int(differs.sum())
             if differs.any():
                 first = tuple(int(index) for index in np.argwhere(differs)[0])
-                problems.append(f"{name}: {differs.sum()} of {differs.size} values differ; the first at channel, row, "
-                                f"column {first} is {maps[name][first]}, golden has {golden_maps[name][first]}")
-        x, result = golden_maps[layer.input], results[layer.name]
+                found, wanted = maps[name][first], golden_maps[name][first]
+                problems.append(f"{name}: {differs.sum()} of {differs[channels].size} values differ; the first at "
+                                f"channel, row, column {first} is {found}, golden has {wanted}")
+        x, result = gather(golden_maps, layer.inputs), results[layer.name]
         records.append(LayerRecord(
             name=layer.name, shape=tuple(layer.full_shape), macs=result.macs, nonzero_macs=result.nonzero_macs,
             input_values=x.size, input_nonzeros=int(np.count_nonzero(x)),

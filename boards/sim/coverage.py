@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from compiler.emit import compile_network
-from compiler.graph import Layer, Network
+from compiler.graph import Layer, Network, Slice, Target
 from compiler.networks import digits
 from compiler.quantise import quantise
 from hw.configs import get_config
@@ -41,12 +41,12 @@ def odd_network(rng: np.random.Generator) -> Network:
         return rng.normal(size=shape)
 
     return Network("odd", (3, 23, 19), (
-        Layer("wide", "input", weights(20, 3, 7, 7), stride=2, pad=(3, 2, 3, 4), pool=3, pool_ceil=True),
-        Layer("deep", "wide", weights(37, 20, 3, 3), rng.normal(size=37), pad=(1, 1, 1, 1), pool=2, pool_ceil=True,
-              keep_full=True),
-        Layer("steps", "deep.full", weights(17, 37, 5, 3), stride=3, pad=(2, 0, 2, 2)),
-        Layer("signed", "deep", weights(5, 37, 1, 1), relu=False),
-        Layer("again", "signed", weights(33, 5, 2, 2), stride=4, relu=False)))
+        Layer("wide", [Slice("input", 0, 3)], weights(20, 3, 7, 7), stride=2, pad=(3, 2, 3, 4), pool=3, pool_ceil=True),
+        Layer("deep", [Slice("wide", 0, 20)], weights(37, 20, 3, 3), rng.normal(size=37), pad=(1, 1, 1, 1), pool=2,
+              pool_ceil=True, full=Target("deep.full")),
+        Layer("steps", [Slice("deep.full", 0, 37)], weights(17, 37, 5, 3), stride=3, pad=(2, 0, 2, 2), high=2.0),
+        Layer("signed", [Slice("deep", 0, 37)], weights(5, 37, 1, 1), relu=False),
+        Layer("again", [Slice("signed", 0, 5)], weights(33, 5, 2, 2), stride=4, relu=False)))
 
 
 def programs(config, rng: np.random.Generator):

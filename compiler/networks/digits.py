@@ -9,7 +9,7 @@ import gzip
 import numpy as np
 import torch
 
-from ..graph import Layer, Network
+from ..graph import Layer, Network, Slice
 from . import weight_file
 
 WEIGHTS = ("digit-recognizer-py", "digit_recognizer/models/handwriting_model.pth",
@@ -24,15 +24,17 @@ SIDE = 28
 def build() -> Network:
     """The network on one digit, ``[1, 28, 28]``; output ``fc2``: ten scores."""
     state = {name: tensor.numpy() for name, tensor in torch.load(weight_file(*WEIGHTS), weights_only=True).items()}
-    layers, previous = [], "input"
+    layers, source = [], Slice("input", 0, 1)
     for number, key in enumerate((0, 3, 6), start=1):
-        layers.append(Layer(name=f"conv{number}", input=previous, weights=state[f"conv_layers.{key}.weight"],
+        weights = state[f"conv_layers.{key}.weight"]
+        layers.append(Layer(name=f"conv{number}", inputs=(source,), weights=weights,
                             bias=state[f"conv_layers.{key}.bias"], pad=(1, 1, 1, 1), relu=True, pool=2))
-        previous = layers[-1].name
-    layers.append(Layer(name="fc1", input=previous, weights=state["fc_layers.0.weight"].reshape(256, 128, 3, 3),
+        source = Slice(layers[-1].name, 0, len(weights))
+    layers.append(Layer(name="fc1", inputs=(source,), weights=state["fc_layers.0.weight"].reshape(256, 128, 3, 3),
                         bias=state["fc_layers.0.bias"], relu=True))
-    layers.append(Layer(name="fc2", input="fc1", weights=state["fc_layers.2.weight"].reshape(10, 256, 1, 1),
-                        bias=state["fc_layers.2.bias"], relu=False))
+    layers.append(Layer(name="fc2", inputs=(Slice("fc1", 0, 256),),
+                        weights=state["fc_layers.2.weight"].reshape(10, 256, 1, 1), bias=state["fc_layers.2.bias"],
+                        relu=False))
     return Network(name="digits", input_shape=(1, SIDE, SIDE), layers=layers)
 
 

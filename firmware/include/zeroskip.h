@@ -112,7 +112,7 @@ struct zs_map {
     bool is_signed, is_dense, is_output;
     uint32_t dense_shift;                  /* Dense: log2 of the channels stored for a pixel. */
     uint32_t row_bytes, segment_bytes;
-    double scale;                          /* Real value of 1. */
+    double scale;                          /* Real value of 1; 0: not the same in all channels. */
     uint32_t layer;                        /* That writes it; 0xFFFF: the input. */
 };
 

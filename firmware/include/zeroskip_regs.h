@@ -113,41 +113,43 @@
 #define ZEROSKIP_COUNTERS 10u  /* Number of counters. */
 
 /* Layer descriptor: 32-bit words, by index. */
-#define ZEROSKIP_DESCRIPTOR_MAGIC 0x5a534b01u  /* Value of word magic. */
+#define ZEROSKIP_DESCRIPTOR_MAGIC 0x5a534b02u  /* Value of word magic. */
 #define ZEROSKIP_DESCRIPTOR_BYTES 192u  /* Distance between two descriptors. */
 #define ZEROSKIP_DESCRIPTOR_DENSE_IN 1u  /* 0 to 1: 1: the input is a dense map (golden/README.md), 0: a compressed one. */
 #define ZEROSKIP_DESCRIPTOR_SIGNED_IN 2u  /* 0 to 1: 1: input values are signed, 0: unsigned. */
-#define ZEROSKIP_DESCRIPTOR_RELU 3u  /* 0 to 1: 1: clamp outputs to unsigned values (ReLU), 0: to signed values. */
-#define ZEROSKIP_DESCRIPTOR_POOL 4u  /* 0 to 3: Max-pool kernel, 2 or 3, stride 2, ceil mode; 0: no pooled output. 1 is refused. */
-#define ZEROSKIP_DESCRIPTOR_WRITE_FULL 5u  /* 0 to 1: 1: write the map before pooling. */
-#define ZEROSKIP_DESCRIPTOR_IN_ADDRESS 6u  /* 0 to 4294967295: Input map, a multiple of 4096. */
-#define ZEROSKIP_DESCRIPTOR_IN_ROW_BYTES 7u  /* 8 to 16777215: Bytes from one input row to the next. */
-#define ZEROSKIP_DESCRIPTOR_IN_SEGMENT_BYTES 8u  /* 8 to 1048575: Bytes from one input segment to the next. */
-#define ZEROSKIP_DESCRIPTOR_IN_HEIGHT 9u  /* 1 to 4095: Input rows. */
-#define ZEROSKIP_DESCRIPTOR_IN_WIDTH 10u  /* 1 to 4095: Input columns. */
-#define ZEROSKIP_DESCRIPTOR_IN_CHANNELS 11u  /* 1 to 8191: Input channels that have weights. */
-#define ZEROSKIP_DESCRIPTOR_DENSE_SHIFT 12u  /* 0 to 5: Dense input: log2 of the channels stored for a pixel. */
-#define ZEROSKIP_DESCRIPTOR_KERNEL_ROWS 13u  /* 1 to 7: Kernel rows. */
-#define ZEROSKIP_DESCRIPTOR_KERNEL_COLUMNS 14u  /* 1 to 7: Kernel columns. */
-#define ZEROSKIP_DESCRIPTOR_STRIDE 15u  /* 1 to 4: Stride, both ways. */
-#define ZEROSKIP_DESCRIPTOR_PAD_TOP 16u  /* 0 to 15: Rows of zeros above the map. */
-#define ZEROSKIP_DESCRIPTOR_PAD_LEFT 17u  /* 0 to 15: Columns of zeros left of the map. */
-#define ZEROSKIP_DESCRIPTOR_OUT_HEIGHT 18u  /* 1 to 4095: Rows of windows (before pooling). */
-#define ZEROSKIP_DESCRIPTOR_OUT_WIDTH 19u  /* 1 to 4095: Columns of windows (before pooling). */
-#define ZEROSKIP_DESCRIPTOR_OUT_CHANNELS 20u  /* 1 to 8191: Output channels. */
-#define ZEROSKIP_DESCRIPTOR_CHUNK_CHANNELS 21u  /* 1 to 8191: Input channels of a chunk: a multiple of the map block, or all input channels. */
-#define ZEROSKIP_DESCRIPTOR_CHUNK_ROWS 22u  /* 1 to 7: Kernel rows of a chunk. */
-#define ZEROSKIP_DESCRIPTOR_TILE_ROWS 23u  /* 1 to 128: Rows of windows from one tile to the next. */
-#define ZEROSKIP_DESCRIPTOR_TILE_COLUMNS 24u  /* 1 to 128: Columns of windows from one tile to the next; a multiple of 4 (of 8 with pooling) unless one tile spans the map. */
-#define ZEROSKIP_DESCRIPTOR_TILE_OVERLAP 25u  /* 0 to 1: Windows that a tile shares with the next, both ways: 1 for a 3x3 pool, else 0. */
-#define ZEROSKIP_DESCRIPTOR_TILES_PER_PASS 26u  /* 1 to 65535: Tiles whose partial sums are kept at a time. */
-#define ZEROSKIP_DESCRIPTOR_PASSES 27u  /* 1 to 65535: Passes over the tiles: tiles / tiles_per_pass, rounded up. */
-#define ZEROSKIP_DESCRIPTOR_WEIGHT_ADDRESS 28u  /* 0 to 4294967295: Weight image of the layer, a multiple of 8. */
-#define ZEROSKIP_DESCRIPTOR_FULL_ADDRESS 29u  /* 0 to 4294967295: Output map before pooling, a multiple of 4096. */
-#define ZEROSKIP_DESCRIPTOR_FULL_ROW_BYTES 30u  /* 0 to 16777215: Bytes from one row of it to the next. */
-#define ZEROSKIP_DESCRIPTOR_FULL_SEGMENT_BYTES 31u  /* 0 to 1048575: Bytes from one segment of it to the next. */
-#define ZEROSKIP_DESCRIPTOR_POOL_ADDRESS 32u  /* 0 to 4294967295: Pooled output map, a multiple of 4096. */
-#define ZEROSKIP_DESCRIPTOR_POOL_ROW_BYTES 33u  /* 0 to 16777215: Bytes from one row of it to the next. */
-#define ZEROSKIP_DESCRIPTOR_POOL_SEGMENT_BYTES 34u  /* 0 to 1048575: Bytes from one segment of it to the next. */
+#define ZEROSKIP_DESCRIPTOR_CLAMP_LOW 3u  /* -32768 to 0: Smaller outputs become it: -2**(value_width - 1) or more. Below 0: signed outputs. */
+#define ZEROSKIP_DESCRIPTOR_CLAMP_HIGH 4u  /* 0 to 65535: Larger outputs become it: 2**value_width - 1 or less, half of that if signed. */
+#define ZEROSKIP_DESCRIPTOR_POOL 5u  /* 0 to 3: Max-pool kernel, 2 or 3, stride 2, ceil mode; 0: no pooled output. 1 is refused. */
+#define ZEROSKIP_DESCRIPTOR_WRITE_FULL 6u  /* 0 to 1: 1: write the map before pooling. */
+#define ZEROSKIP_DESCRIPTOR_IN_ADDRESS 7u  /* 0 to 4294967295: First block of channels of the input, a multiple of slot_bytes. */
+#define ZEROSKIP_DESCRIPTOR_IN_ROW_BYTES 8u  /* 8 to 16777215: Bytes from one input row to the next. */
+#define ZEROSKIP_DESCRIPTOR_IN_SEGMENT_BYTES 9u  /* 8 to 1048575: Bytes from one input segment to the next. */
+#define ZEROSKIP_DESCRIPTOR_IN_BLOCK_BYTES 10u  /* -2147483648 to 2147483647: Bytes from one block of input channels to the next, a multiple of slot_bytes. */
+#define ZEROSKIP_DESCRIPTOR_IN_HEIGHT 11u  /* 1 to 4095: Input rows. */
+#define ZEROSKIP_DESCRIPTOR_IN_WIDTH 12u  /* 1 to 4095: Input columns. */
+#define ZEROSKIP_DESCRIPTOR_IN_CHANNELS 13u  /* 1 to 8191: Input channels that have weights. */
+#define ZEROSKIP_DESCRIPTOR_DENSE_SHIFT 14u  /* 0 to 5: Dense input: log2 of the channels stored for a pixel. */
+#define ZEROSKIP_DESCRIPTOR_KERNEL_ROWS 15u  /* 1 to 7: Kernel rows. */
+#define ZEROSKIP_DESCRIPTOR_KERNEL_COLUMNS 16u  /* 1 to 7: Kernel columns. */
+#define ZEROSKIP_DESCRIPTOR_STRIDE 17u  /* 1 to 4: Stride, both ways. */
+#define ZEROSKIP_DESCRIPTOR_PAD_TOP 18u  /* 0 to 15: Rows of zeros above the map. */
+#define ZEROSKIP_DESCRIPTOR_PAD_LEFT 19u  /* 0 to 15: Columns of zeros left of the map. */
+#define ZEROSKIP_DESCRIPTOR_OUT_HEIGHT 20u  /* 1 to 4095: Rows of windows (before pooling). */
+#define ZEROSKIP_DESCRIPTOR_OUT_WIDTH 21u  /* 1 to 4095: Columns of windows (before pooling). */
+#define ZEROSKIP_DESCRIPTOR_OUT_CHANNELS 22u  /* 1 to 8191: Output channels. */
+#define ZEROSKIP_DESCRIPTOR_CHUNK_CHANNELS 23u  /* 1 to 8191: Input channels of a chunk: a multiple of the map block, or all input channels. */
+#define ZEROSKIP_DESCRIPTOR_CHUNK_ROWS 24u  /* 1 to 7: Kernel rows of a chunk. */
+#define ZEROSKIP_DESCRIPTOR_TILE_ROWS 25u  /* 1 to 128: Rows of windows from one tile to the next. */
+#define ZEROSKIP_DESCRIPTOR_TILE_COLUMNS 26u  /* 1 to 128: Columns of windows from one tile to the next; a multiple of 4 (of 8 with pooling) unless one tile spans the map. */
+#define ZEROSKIP_DESCRIPTOR_TILE_OVERLAP 27u  /* 0 to 1: Windows that a tile shares with the next, both ways: 1 for a 3x3 pool, else 0. */
+#define ZEROSKIP_DESCRIPTOR_TILES_PER_PASS 28u  /* 1 to 65535: Tiles whose partial sums are kept at a time. */
+#define ZEROSKIP_DESCRIPTOR_PASSES 29u  /* 1 to 65535: Passes over the tiles: tiles / tiles_per_pass, rounded up. */
+#define ZEROSKIP_DESCRIPTOR_WEIGHT_ADDRESS 30u  /* 0 to 4294967295: Weight image of the layer, a multiple of 8. */
+#define ZEROSKIP_DESCRIPTOR_FULL_ADDRESS 31u  /* 0 to 4294967295: First block of the output before pooling, a multiple of slot_bytes. */
+#define ZEROSKIP_DESCRIPTOR_FULL_ROW_BYTES 32u  /* 0 to 16777215: Bytes from one row of it to the next. */
+#define ZEROSKIP_DESCRIPTOR_FULL_SEGMENT_BYTES 33u  /* 0 to 1048575: Bytes from one segment of it to the next. */
+#define ZEROSKIP_DESCRIPTOR_POOL_ADDRESS 34u  /* 0 to 4294967295: First block of the pooled output, a multiple of slot_bytes. */
+#define ZEROSKIP_DESCRIPTOR_POOL_ROW_BYTES 35u  /* 0 to 16777215: Bytes from one row of it to the next. */
+#define ZEROSKIP_DESCRIPTOR_POOL_SEGMENT_BYTES 36u  /* 0 to 1048575: Bytes from one segment of it to the next. */
 
 #endif

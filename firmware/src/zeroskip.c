@@ -307,8 +307,8 @@ static enum zs_error check_maps(struct zs_image *image)
             {map.row_bytes % 8 == 0 && map.row_bytes >= row, MAP_ROW_BYTES},
             {map_extent(map.height, map.width, map.row_bytes, map.segment_bytes, cell) <= map.size, MAP_SIZE},
             {map.offset % PAGE == 0 && map.offset + (uint64_t)map.size <= image->region_bytes, MAP_OFFSET},
-            /* A number above 0, by the bits of an IEEE 754 double: no infinity, not a NaN. */
-            {scale > 0 && scale < (uint64_t)0x7ff << 52, MAP_SCALE},
+            /* By the bits of an IEEE 754 double: a number above 0 or, inside the network, 0; no infinity, not a NaN. */
+            {(scale > 0 || !(input || map.is_output)) && scale < (uint64_t)0x7ff << 52, MAP_SCALE},
             {input ? map.layer == NO_LAYER : map.layer < image->layer_count, MAP_LAYER},
             {all_zero(entry + MAP_ZERO, MAP_ZERO_BYTES), MAP_ZERO},
             {!input || input_is_apart(image, &map), MAP_OFFSET},
@@ -361,10 +361,13 @@ static enum zs_error check_descriptor(struct zs_image *image, const uint8_t *ent
     const enum zs_error error = CHECK_ALL(image, ZS_ERROR_IMAGE_DESCRIPTOR, entry, sizes);
     if (error)
         return error;
-    const uint64_t in_cell = cell_bytes(image, WORD(DENSE_IN), WORD(DENSE_SHIFT), WORD(IN_CHANNELS));
+    /* Of one block; the others lie between the first and the last, whose distance is in two's complement. */
+    const uint64_t in_cell = cell_bytes(image, WORD(DENSE_IN), WORD(DENSE_SHIFT), 1);
     const uint64_t out_cell = cell_bytes(image, false, 0, WORD(OUT_CHANNELS));
     const uint64_t in = map_extent(WORD(IN_HEIGHT), WORD(IN_WIDTH), WORD(IN_ROW_BYTES), WORD(IN_SEGMENT_BYTES),
                                    in_cell);
+    const int64_t last_block = WORD(DENSE_IN) ? 0 : (int64_t)divide_up(WORD(IN_CHANNELS), image->block) - 1;
+    const int64_t last = (uint32_t)(WORD(IN_ADDRESS) - image->link_base) + last_block * (int32_t)WORD(IN_BLOCK_BYTES);
     const uint64_t full = map_extent(WORD(OUT_HEIGHT), WORD(OUT_WIDTH), WORD(FULL_ROW_BYTES), WORD(FULL_SEGMENT_BYTES),
                                      out_cell);
     const uint64_t pool = map_extent(pooled(WORD(OUT_HEIGHT), WORD(POOL)), pooled(WORD(OUT_WIDTH), WORD(POOL)),
@@ -374,6 +377,7 @@ static enum zs_error check_descriptor(struct zs_image *image, const uint8_t *ent
                                   weight_bytes(image, WORD(OUT_CHANNELS) % image->lanes, weights);
     const struct check places[] = {
         {in_region(image, WORD(IN_ADDRESS), in), AT(IN_ADDRESS)},
+        {last >= 0 && (uint64_t)last + in <= image->region_bytes, AT(IN_BLOCK_BYTES)},
         {in_region(image, WORD(WEIGHT_ADDRESS), weight_image), AT(WEIGHT_ADDRESS)},
         {!WORD(WRITE_FULL) || output_fits(image, WORD(FULL_ADDRESS), full), AT(FULL_ADDRESS)},
         {!WORD(POOL) || output_fits(image, WORD(POOL_ADDRESS), pool), AT(POOL_ADDRESS)},

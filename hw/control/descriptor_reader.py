@@ -17,25 +17,26 @@ def checked_layer() -> data.StructLayout:
     return data.StructLayout({"layer": payloads.layer(), "address": unsigned(32)})
 
 
-def relations(layer, *, block: int):
-    """(field, condition that refuses it) for everything that a single field's range does not say.
-
-    ``block``: channels of a sparsity map word.
-    """
+def relations(layer, config: AcceleratorConfig):
+    """(field, condition that refuses it) for everything that a single field's range does not say."""
     def unaligned(value, bytes_):
         return value[:bytes_.bit_length() - 1].any()
+    block, slot_bytes, half = config.block, config.slot_bytes, 2 ** (config.value_width - 1)
     pooled = layer.pool != 0
     one_column = layer.tile_columns + layer.tile_overlap >= layer.out_width
     one_row = layer.tile_rows + layer.tile_overlap >= layer.out_height
     return [
         ("pool", layer.pool == 1),
         ("write_full", ~pooled & ~layer.write_full | (layer.pool == 3) & layer.write_full),
-        ("in_address", unaligned(layer.in_address, 4096)),
-        ("full_address", layer.write_full & unaligned(layer.full_address, 4096)),
-        ("pool_address", pooled & unaligned(layer.pool_address, 4096)),
+        ("clamp_low", layer.clamp_low < -half),
+        ("clamp_high", layer.clamp_high >= Mux(layer.clamp_low < 0, half, 2 * half)),
+        ("in_address", unaligned(layer.in_address, slot_bytes)),
+        ("full_address", layer.write_full & unaligned(layer.full_address, slot_bytes)),
+        ("pool_address", pooled & unaligned(layer.pool_address, slot_bytes)),
         ("weight_address", unaligned(layer.weight_address, 8)),
         ("in_row_bytes", unaligned(layer.in_row_bytes, 8)),
         ("in_segment_bytes", unaligned(layer.in_segment_bytes, 8)),
+        ("in_block_bytes", unaligned(layer.in_block_bytes, slot_bytes)),
         ("full_row_bytes", layer.write_full & unaligned(layer.full_row_bytes, 8)),
         ("full_segment_bytes", layer.write_full & unaligned(layer.full_segment_bytes, 8)),
         ("pool_row_bytes", pooled & unaligned(layer.pool_row_bytes, 8)),
@@ -99,7 +100,7 @@ class DescriptorReader(wiring.Component):
         beat_last = DESCRIPTOR_BYTES // 8 - 1
         beat, upper = Signal(range(beat_last + 1)), Signal()
         word, taken = Signal(32), Signal()
-        refused = Signal(len(relations(layer, block=self.config.block)) + 1)
+        refused = Signal(len(relations(layer, self.config)) + 1)
         taps, chunk = Signal(6), Signal(6 + len(layer.chunk_channels))
         m.d.comb += [
             self.o.p.address.eq(address),
@@ -162,7 +163,9 @@ class DescriptorReader(wiring.Component):
         with m.Switch(index):
             for field in FIELDS:
                 with m.Case(field.word):
-                    m.d.sync += [low.eq(field.low), high.eq(field.high)]
+                    # With the sign inverted, signed numbers are in the order of unsigned ones.
+                    sign = 2**31 if field.signed else 0
+                    m.d.sync += [value.eq(word ^ sign), low.eq(field.low + sign), high.eq(field.high + sign)]
                     if field.name != "magic":
                         with m.If(taken):
                             m.d.sync += layer[field.name].eq(word)
@@ -171,12 +174,12 @@ class DescriptorReader(wiring.Component):
 
     def _refusals(self, layer, chunk):
         """A bit for each reason to refuse a descriptor that needs more than one field."""
-        return Cat(*(refused for _, refused in relations(layer, block=self.config.block)),
+        return Cat(*(refused for _, refused in relations(layer, self.config)),
                    chunk > self.config.weight_depth)
 
     def _report(self, m, refused):
         """The first reason. In one cycle the last failure wins: the order is reversed."""
-        reasons = relations(self.o.p.layer, block=self.config.block)
+        reasons = relations(self.o.p.layer, self.config)
         with m.If(refused[len(reasons)]):
             self._fail(m, "chunk_too_large", 0)
         for bit, (name, _) in reversed(list(enumerate(reasons))):

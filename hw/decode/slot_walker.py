@@ -22,7 +22,7 @@ def slot_place() -> data.StructLayout:
 class SlotWalker(wiring.Component):
     """Walk the slots of a job and request the first beats of each.
 
-    ``address = in_address + row * in_row_bytes + segment * in_segment_bytes + block * slot_bytes``, in the order
+    ``address = in_address + row * in_row_bytes + segment * in_segment_bytes + block * in_block_bytes``, in the order
     block, row, segment (segment fastest). A request is for the sparsity map of a compressed slot, or for the whole of
     a dense one.
 
@@ -85,9 +85,12 @@ class SlotWalker(wiring.Component):
         m.submodules.slots = slots = StreamFifo(shape=slot_place(), depth=self.SLOTS)
         wiring.connect(m, slots.o, wiring.flipped(self.o))
         job = Signal(payloads.load_job(self.config))
-        base = Signal(ADDRESS_BITS)
+        base, product = Signal(ADDRESS_BITS), Signal(ADDRESS_BITS)
+        # Blocks are counted in slots: so their distance fits the multiplier.
+        self._slot_bits = self.config.slot_bytes.bit_length() - 1
+        first = base + (product << self._slot_bits - 3)
         start, step, advance, walks = Signal(), Signal(), Signal(), Signal()
-        address, last = self._build_walk(m, job, base, start=start, advance=advance)
+        address, last = self._build_walk(m, job, first, start=start, advance=advance)
         beats, allowed, credit_moves = self._build_credit(m, step)
 
         m.d.comb += [
@@ -106,7 +109,7 @@ class SlotWalker(wiring.Component):
                 m.d.sync += job.eq(self.i_job.p)
                 with m.If(self.i_job.valid):
                     m.next = "Row"
-            self._build_base(m, job, base)
+            self._build_base(m, job, base, product)
             with m.State("Start"):
                 m.d.comb += start.eq(1)
                 m.next = "Walk"
@@ -131,10 +134,9 @@ class SlotWalker(wiring.Component):
                     m.next = "Idle"
         return m
 
-    def _build_base(self, m, job, base):
-        """States that sum up the address of the job's first row, segment and block 0, with one multiplier."""
-        count, stride = Signal(ROW_BITS), Signal(21)
-        product = Signal(ADDRESS_BITS)
+    def _build_base(self, m, job, base, product):
+        """States that sum up the address of the job's first row and segment, and then multiply for its block."""
+        count, stride = Signal(ROW_BITS), Signal(32 - self._slot_bits)
         m.d.comb += [count.eq(job.row), stride.eq(self.i_layer.in_row_bytes >> 3)]
         m.d.sync += product.eq(count * stride)
         with m.State("Row"):
@@ -146,32 +148,31 @@ class SlotWalker(wiring.Component):
             m.d.sync += base.eq(product + (self.i_layer.in_address >> 3))
             m.next = "Block"
         with m.State("Block"):
+            m.d.comb += [count.eq(job.block), stride.eq(self.i_layer.in_block_bytes[self._slot_bits:])]
             m.d.sync += base.eq(base + product)
             m.next = "Start"
 
-    def _build_walk(self, m, job, base, *, start, advance):
+    def _build_walk(self, m, job, first, *, start, advance):
         """Three nested counters, each with the address at which its round began. Returns the slot's address, and
         whether it is the last one of the job."""
-        slot_beats = self.config.slot_bytes // 8
         blocks_left, rows_left, segments_left = (Signal.like(count) for count in (job.blocks, job.rows, job.segments))
         address, row_address, block_address = (Signal(ADDRESS_BITS, name=name)
                                                for name in ("address", "row_address", "block_address"))
         row_ends, block_ends, last = Signal(), Signal(), Signal()
         # The counters do not change in the cycle before ``advance``.
         row_ends_q, block_ends_q = Signal(), Signal()
-        origin, stride, following = Signal(ADDRESS_BITS), Signal(21), Signal(ADDRESS_BITS)
+        origin, stride, following = (Signal(ADDRESS_BITS, name=name) for name in ("origin", "stride", "following"))
         m.d.comb += [
             row_ends.eq(segments_left == 1),
             block_ends.eq(row_ends & (rows_left == 1)),
             last.eq(block_ends & (blocks_left == 1)),
             origin.eq(Mux(block_ends_q, block_address, Mux(row_ends_q, row_address, address))),
-            stride.eq(Mux(block_ends_q, slot_beats,
+            stride.eq(Mux(block_ends_q, self.i_layer.in_block_bytes[3:],
                           Mux(row_ends_q, self.i_layer.in_row_bytes >> 3, self.i_layer.in_segment_bytes >> 3))),
             following.eq(origin + stride),
         ]
         m.d.sync += [row_ends_q.eq(row_ends), block_ends_q.eq(block_ends)]
         with m.If(start):
-            first = base + (job.block << slot_beats.bit_length() - 1)
             m.d.sync += [address.eq(first), row_address.eq(first), block_address.eq(first)]
             m.d.sync += [segments_left.eq(job.segments), rows_left.eq(job.rows), blocks_left.eq(job.blocks)]
         with m.If(advance):

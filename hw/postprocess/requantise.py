@@ -18,10 +18,9 @@ FINE_BITS = 4
 
 
 class RequantiseLane(wiring.Component):
-    """Requantise one sum: ``o = clamp(round_half_even((i_sum + i_scale.bias) * i_scale.scale / 2**i_scale.shift))``.
+    """Requantise a sum: ``o = clamp(round_half_even((i_sum + i_scale.bias) * i_scale.scale / 2**i_scale.shift))``.
 
-    ``i_sum + bias`` wraps at ``sum_width``, the product is exact. The low end of the clamp is 0 with ``i_relu``, else
-    ``-2**(value_width - 1)``; the high end ``2**value_width - 1`` or ``2**(value_width - 1) - 1``.
+    ``i_sum + bias`` wraps at ``sum_width``, the product is exact. The clamp is to ``i_clamp.low .. i_clamp.high``.
 
     Flow control: none, all stages move in each cycle.
 
@@ -34,18 +33,19 @@ class RequantiseLane(wiring.Component):
     -------
     i_sum : In(signed(sum_width))
     i_scale : In(payloads.scale(config))
-    i_relu : In(1)
+    i_clamp : In(payloads.clamp(config))
         Held while a word is in the pipeline.
     o : Out(value_width)
         The activation as raw bits, ``LATENCY`` cycles later.
     """
-    #: Cycles from ``i_sum`` to ``o``: total, products, sum of products, two shifts, rounding, clamp.
-    LATENCY = 7
+    #: Cycles from ``i_sum`` to ``o``: total, products, sum of products, two shifts, rounding, comparison, clamp.
+    LATENCY = 8
 
     def __init__(self, config: AcceleratorConfig):
         self.config = config
         super().__init__({"i_sum": In(signed(config.sum_width)),
-                          "i_scale": In(payloads.scale(config)), "i_relu": In(1), "o": Out(config.value_width)})
+                          "i_scale": In(payloads.scale(config)), "i_clamp": In(payloads.clamp(config)),
+                          "o": Out(config.value_width)})
 
     def elaborate(self, platform):
         m = Module()
@@ -55,19 +55,16 @@ class RequantiseLane(wiring.Component):
         # Round half to even: the guard bit says "half or more", the bits behind it "more than half".
         rounded = Signal(signed(self.config.value_width + 3))
         over_q, negative_q = Signal(), Signal()
-        high = Mux(self.i_relu, 2 ** self.config.value_width - 1, 2 ** (self.config.value_width - 1) - 1)
-        low = Mux(self.i_relu, 0, -2 ** (self.config.value_width - 1))
+        value, below, above = Signal(self.config.value_width), Signal(), Signal()
         m.d.sync += [
             rounded.eq((shifted >> 1) + (shifted[0] & (low_bits | shifted[1]))),
             over_q.eq(over),
             negative_q.eq(negative),
+            value.eq(rounded),
+            below.eq(Mux(over_q, negative_q, rounded < self.i_clamp.low)),
+            above.eq(Mux(over_q, ~negative_q, rounded > self.i_clamp.high)),
+            self.o.eq(Mux(below, self.i_clamp.low, Mux(above, self.i_clamp.high, value))),
         ]
-        with m.If((over_q & negative_q) | (~over_q & (rounded < low))):
-            m.d.sync += self.o.eq(low)
-        with m.Elif(over_q | (rounded > high)):
-            m.d.sync += self.o.eq(high)
-        with m.Else():
-            m.d.sync += self.o.eq(rounded)
         return m
 
     def _build_product(self, m):
@@ -154,8 +151,8 @@ class Requantise(wiring.Component):
         Finished sums.
     i_scales : In(stream.Signature(payloads.scale_write(config), always_ready=True))
         Written to the half that is not being read.
-    i_relu : In(1)
-        1: clamp to unsigned values. Held while not ``o_idle``.
+    i_clamp : In(payloads.clamp(config))
+        Lowest and highest output. Held while not ``o_idle``.
     o : Out(stream.Signature(payloads.value_word(config)))
         Activations as raw bits.
     o_idle : Out(1)
@@ -177,7 +174,7 @@ class Requantise(wiring.Component):
         super().__init__({
             "i": In(stream.Signature(payloads.sum_word(config))),
             "i_scales": In(stream.Signature(payloads.scale_write(config), always_ready=True)),
-            "i_relu": In(1),
+            "i_clamp": In(payloads.clamp(config)),
             "o": Out(stream.Signature(payloads.value_word(config))),
             "o_idle": Out(1), "o_active": Out(1),
         })
@@ -210,7 +207,7 @@ class Requantise(wiring.Component):
             m.d.comb += [
                 lane.i_sum.eq(sum_q),
                 lane.i_scale.eq(self._build_bank(m, bank, taken)),
-                lane.i_relu.eq(self.i_relu),
+                lane.i_clamp.eq(self.i_clamp),
                 values.i.payload[bank].eq(lane.o),
             ]
         return m

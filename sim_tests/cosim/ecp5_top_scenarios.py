@@ -20,7 +20,7 @@ from hw.configs import CONFIGS
 from hw.descriptor import FIELD_BY_NAME
 from hw.registers import register
 from sim_tests.cosim.test_ecp5 import BASE, DIVISOR, MEMORY_SIZE, QUIET
-from sim_tests.golden_model.random_layers import random_layer, random_map
+from sim_tests.golden_model.random_layers import random_layer, random_map, with_scales
 
 PERIOD = 10
 #: Nanoseconds of a bit.
@@ -106,9 +106,8 @@ def small_network():
     config, shape = CONFIGS["tiny"], (3, 5, 6)
     first = random_layer(rng, "first", "input", shape, width=8, kernel=(3, 3), out_channels=18, pad=(1, 1, 1, 1),
                          pool=2)
-    last = random_layer(rng, "last", "first", first.maps["first"], width=8, kernel=(1, 1), out_channels=5, relu=False)
-    network = QuantisedNetwork("chain", 8, shape, False, (first, last), ("last",),
-                               dict.fromkeys(("input", "first", "last"), 1.0))
+    last = random_layer(rng, "last", "first", first.pooled_shape, width=8, kernel=(1, 1), out_channels=5, relu=False)
+    network = with_scales(QuantisedNetwork("chain", 8, shape, False, (first, last), ("last",)), 1.0)
     write_image(compile_network(network, config), "net.zsn")
     return network, random_map(rng, shape, width=8, signed=False, density=.5)
 

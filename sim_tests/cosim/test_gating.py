@@ -16,7 +16,8 @@ from hw.descriptor import DESCRIPTOR_BYTES, FIELD_BY_NAME
 from hw.registers import REGISTERS
 from hw.top import Top
 from sim_tests.golden_model.random_layers import DENSITIES, random_map
-from sim_tests.test_accelerator import CONFIGURATIONS, MEMORY, STALLS, random_network
+from sim_tests.golden_model.random_networks import random_network
+from sim_tests.test_accelerator import CONFIGURATIONS, MEMORY, STALLS
 
 pytestmark = pytest.mark.cosim
 

@@ -19,7 +19,8 @@ from hw.configs import CONFIGS
 from hw.generate import verilog_text
 from hw.top import REGISTER_ADDRESS_BITS
 from sim_tests.golden_model.random_layers import DENSITIES, random_map
-from sim_tests.test_accelerator import MEMORY, STALLS, check, random_network
+from sim_tests.golden_model.random_networks import random_network
+from sim_tests.test_accelerator import MEMORY, STALLS, check
 
 pytestmark = pytest.mark.cosim
 

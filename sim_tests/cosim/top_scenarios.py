@@ -43,11 +43,11 @@ def compiled(*, long):
     shape, width = ((20, 5, 6) if long else (3, 5, 6)), CONFIG.value_width
     first = random_layer(rng, "first", "input", shape, width=width, kernel=(3, 3), out_channels=18 if long else 16,
                          pad=(1, 1, 1, 1), pool=2, keep_full=long)
-    point = random_layer(rng, "point", "first", first.maps["first"], width=width, kernel=(1, 1), out_channels=5,
+    point = random_layer(rng, "point", "first", first.pooled_shape, width=width, kernel=(1, 1), out_channels=5,
                          relu=False)
     layers = [first, point]
     if long:
-        layers.append(random_layer(rng, "last", "point", point.maps["point"], width=width, kernel=(3, 3),
+        layers.append(random_layer(rng, "last", "point", point.full_shape, width=width, kernel=(3, 3),
                                    out_channels=17, pad=(1, 1, 1, 1), signed_in=True))
     network = QuantisedNetwork("chain", width, shape, False, tuple(layers), (layers[-1].name,))
     program = compile_network(network, CONFIG)

@@ -1,5 +1,4 @@
 """The C driver on this machine: unit tests in C, maps compared with golden, damaged images; all with sanitizers."""
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,7 +9,7 @@ from golden.formats import decode, encode
 from golden.network import QuantisedNetwork
 from hw.config import AcceleratorConfig
 from hw.configs import CONFIGS
-from sim_tests.golden_model.random_layers import DENSITIES, random_layer, random_map
+from sim_tests.golden_model.random_layers import DENSITIES, random_layer, random_map, with_scales
 
 from .c_programs import FIRMWARE, make, need, run
 
@@ -33,8 +32,7 @@ def network_for(config, rng, channels=3):
                          pad=(1, 1, 1, 1), signed_in=True, pool=2)
     second = random_layer(rng, "b", "a", (20, 4, 5), width=width, kernel=(3, 4), out_channels=5,
                           relu=bool(rng.integers(2)))
-    network = QuantisedNetwork("two", width, (channels, 7, 10), True, (first, second), ("b",))
-    return replace(network, scales={name: 0.5 for name in network.maps})
+    return with_scales(QuantisedNetwork("two", width, (channels, 7, 10), True, (first, second), ("b",)), 0.5)
 
 
 def image_for(config, folder, seed, channels=3):

@@ -1,6 +1,5 @@
 """The C driver against the RTL, in one process: maps equal golden, errors, recovery, bad input."""
 import zlib
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,7 +8,7 @@ from compiler.emit import compile_network
 from compiler.image import write_image
 from golden.network import QuantisedNetwork
 from hw.configs import CONFIGS
-from sim_tests.golden_model.random_layers import random_layer, random_map
+from sim_tests.golden_model.random_layers import random_layer, random_map, with_scales
 
 from .c_programs import assert_golden, library, make, need, run, write_digits, write_network
 
@@ -48,9 +47,8 @@ def test_compressed_input_and_maps_before_pooling(program, tmp_path):
     rng = np.random.default_rng(seed)
     first = random_layer(rng, "a", "input", (21, 9, 13), width=8, kernel=(3, 3), out_channels=18, pad=(1, 1, 1, 1),
                          pool=2, keep_full=True)
-    second = random_layer(rng, "b", "a", first.maps["a"], width=8, kernel=(1, 1), out_channels=40, relu=False)
-    network = QuantisedNetwork("two", 8, (21, 9, 13), False, (first, second), ("b",))
-    network = replace(network, scales=dict.fromkeys(network.maps, 1.0))
+    second = random_layer(rng, "b", "a", first.pooled_shape, width=8, kernel=(1, 1), out_channels=40, relu=False)
+    network = with_scales(QuantisedNetwork("two", 8, (21, 9, 13), False, (first, second), ("b",)), 1.0)
     x = random_map(rng, (21, 9, 13), width=8, signed=False, density=0.3)
     image, golden = write_network(compile_network(network, TINY), x, tmp_path)
     assert (golden / "a.full.bin").exists()
@@ -85,7 +83,7 @@ def test_an_image_for_another_accelerator_is_refused(program, digits, tmp_path):
     assert "compiled for an accelerator with other lanes or value width" in error
     seed = 1
     layer = random_layer(np.random.default_rng(seed), "a", "input", (3, 5, 5), width=8, kernel=(1, 1), out_channels=4)
-    network = QuantisedNetwork("one", 8, (3, 5, 5), False, (layer,), ("a",), {"input": 1.0, "a": 1.0})
+    network = with_scales(QuantisedNetwork("one", 8, (3, 5, 5), False, (layer,), ("a",)), 1.0)
     write_image(compile_network(network, CONFIGS["small"]), tmp_path / "small.zsn")
     run(*program, tmp_path / "small.zsn", golden / "input.bin", tmp_path, status=2)
 

@@ -19,7 +19,7 @@ from golden.network import QuantisedNetwork, run_network
 from hw.configs import CONFIGS
 from hw.descriptor import DESCRIPTOR_BYTES, FIELD_BY_NAME, MAGIC
 from hw.registers import LOG_BYTES
-from sim_tests.golden_model.random_layers import random_layer, random_map
+from sim_tests.golden_model.random_layers import random_layer, random_map, with_scales
 
 from .c_programs import FIRMWARE, need, run
 
@@ -34,9 +34,9 @@ def network(*, channels=3, signed=False):
     shape = (channels, 9, 7)
     first = random_layer(rng, "first", "input", shape, width=8, kernel=(3, 3), out_channels=18, pad=(1, 1, 1, 1),
                          pool=2, keep_full=True, signed_in=signed)
-    last = random_layer(rng, "last", "first", first.maps["first"], width=8, kernel=(1, 1), out_channels=5, relu=False)
+    last = random_layer(rng, "last", "first", first.pooled_shape, width=8, kernel=(1, 1), out_channels=5, relu=False)
     scales = {"input": 0.5, "first": 0.25, "first.full": 0.25, "last": 3.0}
-    return QuantisedNetwork("chain", 8, shape, signed, (first, last), ("last", "first.full"), scales)
+    return with_scales(QuantisedNetwork("chain", 8, shape, signed, (first, last), ("last", "first.full")), scales)
 
 
 @pytest.fixture(scope="module")
@@ -103,7 +103,7 @@ def test_the_reader_finds_what_the_compiler_placed(tmp_path, options):
             plan.channels, plan.height, plan.width)), name
         assert (found.signed, found.dense, found.dense_shift) == (plan.signed, plan.dense, plan.dense_shift or 0), name
         assert (found.row_bytes, found.segment_bytes) == (plan.row_bytes, plan.segment_bytes), name
-        assert found.scale == program.network.scales[name] and (found.value_width, found.block) == (8, 16), name
+        assert found.scale == program.network.scales[name][0] and (found.value_width, found.block) == (8, 16), name
         assert found.slot_bytes == CONFIG.slot_bytes, name
     assert {name: (found.layer, found.output) for name, found in image.maps.items()} == {
         "input": (None, False), "first.full": (0, True), "first": (0, False), "last": (1, True)}
@@ -153,7 +153,13 @@ def test_a_program_that_an_image_cannot_hold_is_refused(program):
         image_bytes(renamed(name="n" * 28))
     assert parse_image(image_bytes(renamed(name="n" * 27))).name == "n" * 27
     with pytest.raises(ValueError, match="has no scale for map first"):
-        image_bytes(renamed(scales={"input": 1.0}))
+        image_bytes(renamed(scales={"input": np.ones(3)}))
+    mixed = program.network.scales | {"first": np.arange(18) // 9 * 0.5}
+    assert parse_image(image_bytes(renamed(scales=mixed))).maps["first"].scale == 0.5, "channels without a writer are 0"
+    mixed["first"] = mixed["first"] + 1
+    assert parse_image(image_bytes(renamed(scales=mixed))).maps["first"].scale == 0
+    with pytest.raises(ValueError, match="map first.full of network chain has 2 scales"):
+        image_bytes(renamed(scales=mixed | {"first.full": mixed["first"]}))
 
 
 def test_configuration_id_depends_on_every_parameter_but_the_name():
@@ -262,6 +268,27 @@ def test_a_field_that_does_not_fit_is_refused_by_both_drivers(data, c_error, nam
     assert c_error(broken)
 
 
+@pytest.mark.parametrize(("index", "good"), [(0, False), (1, False), (2, True), (3, False)])
+def test_only_a_map_inside_of_the_network_may_have_no_scale(data, c_error, index, good):
+    """Maps: the input, an output, one that is neither, an output."""
+    changed_data = changed(data, "d", FIRST_MAP + index * MAP + 72, 0.0)
+    assert accepted(changed_data) == (c_error(changed_data) == 0) == good
+
+
+@pytest.mark.parametrize("move", [-1, 0, 1])
+def test_blocks_before_and_behind_the_first_stay_in_the_region(data, c_error, move):
+    """The second of layer 1's two blocks at either end of the region, and a slot beyond."""
+    at = descriptor_at(data, 1, "in_address")
+    address, row, segment = struct.unpack_from("<III", data, at)
+    base, size = struct.unpack_from("<II", data, 32)
+    height, width = 5, 4
+    last = base + size - (height - 1) * row - (-(-width // 4) - 1) * segment - CONFIG.slot_bytes
+    for place, inside in ((base, move >= 0), (last, move <= 0)):
+        distance = place + move * CONFIG.slot_bytes - address
+        moved = changed(data, "I", descriptor_at(data, 1, "in_block_bytes"), distance % 2**32)
+        assert accepted(moved) == (c_error(moved) == 0) == inside, f"{distance}"
+
+
 def test_a_segment_of_a_dense_map_takes_a_beat_at_least(c_error):
     """4 pixels of one channel are 4 bytes, and stored in 8."""
     data = image_bytes(compile_network(network(channels=1), CONFIG))
@@ -281,6 +308,8 @@ def descriptor_at(data, layer, field):
     (0, "pool", 4, "descriptor 0 has 0x4 in pool"), (1, "out_width", 0, "descriptor 1 has 0x0 in out_width"),
     (1, "in_address", 0x0FFF_F000, "descriptor 1 has .* bytes from 0xffff000 on in in_address, which are outside"),
     (1, "in_row_bytes", 0xFFFF_FFFF, "descriptor 1 .* in in_address, which are outside"),
+    (1, "in_block_bytes", 0x7FFF_FF80, "descriptor 1 has .* bytes from 0x9.* on in in_block_bytes, which are outside"),
+    (1, "in_block_bytes", 0x8000_0000, "descriptor 1 has .* bytes from 0x9.* on in in_block_bytes, which are outside"),
     (1, "weight_address", 0xFFFF_F000, "descriptor 1 .* in weight_address, which are outside"),
     (0, "pool_address", 0x1000_0000, "descriptor 0 writes to the descriptors"),
     (1, "full_address", 0x1000_0000, "descriptor 1 writes to the descriptors")])
@@ -375,7 +404,8 @@ def test_both_drivers_agree_on_the_last_address_that_fits(c_error):
         data, layer = chance.choice(images), chance.randrange(2)
         for field, values in (("out_channels", range(1, 60)), ("kernel_rows", range(8)), ("in_width", range(1, 12)),
                               ("pool", (0, 2, 3)), ("out_height", (1, 2, 3, 8, 9)), ("out_width", (1, 2, 3, 8, 9)),
-                              ("dense_shift", range(6)), ("in_channels", range(1, 40))):
+                              ("dense_shift", range(6)), ("in_channels", range(1, 40)),
+                              ("in_block_bytes", (-4096 % 2**32, -128 % 2**32, 0, 128, 4096))):
             if chance.random() < 0.4:
                 data = changed(data, "I", descriptor_at(data, layer, field), chance.choice(values))
         for field in found:

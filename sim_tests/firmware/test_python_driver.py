@@ -7,6 +7,7 @@ import socket
 import struct
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -41,7 +42,7 @@ from hw.descriptor import DESCRIPTOR_BYTES, FIELD_BY_NAME, MAGIC
 from hw.generate_registers import ROOT
 from hw.registers import COUNTERS, ERRORS, IDENTITY, LOG_BYTES, REGISTERS, VERSION, register
 from sim_tests.bench.board_server import board_server
-from sim_tests.golden_model.random_layers import DENSITIES, random_layer, random_map
+from sim_tests.golden_model.random_layers import DENSITIES, random_layer, random_map, with_scales
 
 PACKAGE = ROOT / "firmware/python/zeroskip"
 CONFIG = CONFIGS["tiny"]
@@ -175,9 +176,8 @@ def chain(seed, *, dense=False):
              int(rng.integers(5, 14)))
     first = random_layer(rng, "first", "input", shape, width=8, kernel=(3, 3), out_channels=20, pad=(1, 1, 1, 1),
                          pool=2, keep_full=True, signed_in=True)
-    last = random_layer(rng, "last", "first", first.maps["first"], width=8, kernel=(2, 2), out_channels=5, relu=False)
-    network = QuantisedNetwork("chain", 8, shape, True, (first, last), ("last", "first.full"),
-                               dict.fromkeys(("input", "first", "first.full", "last"), 0.5))
+    last = random_layer(rng, "last", "first", first.pooled_shape, width=8, kernel=(2, 2), out_channels=5, relu=False)
+    network = with_scales(QuantisedNetwork("chain", 8, shape, True, (first, last), ("last", "first.full")), 0.5)
     return network, random_map(rng, shape, width=8, signed=True, density=0.4)
 
 
@@ -305,7 +305,7 @@ def test_what_does_not_belong_together_is_refused(accelerator, tmp_path):
     assert accelerator.image is None
     wide = random_layer(np.random.default_rng(1), "one", "input", (4, 300, 300), width=8, kernel=(1, 1),
                         out_channels=4)
-    wide = QuantisedNetwork("wide", 8, (4, 300, 300), False, (wide,), ("one",), {"input": 1.0, "one": 1.0})
+    wide = with_scales(QuantisedNetwork("wide", 8, (4, 300, 300), False, (wide,), ("one",)), 1.0)
     write_image(compile_network(wide, CONFIG), tmp_path / "wide.zsn")
     with pytest.raises(BoardError, match="wide.zsn needs .* bytes of memory below 4 GiB; there are 1048576"):
         accelerator.load(tmp_path / "wide.zsn")
@@ -321,6 +321,11 @@ def test_inputs_and_names_that_do_not_fit_are_refused(accelerator, tmp_path):
                                       (x, {"maps": ["first", "middle"]}, "no map 'middle'; there are input")):
         with pytest.raises(MapError, match=sentence):
             accelerator.run(values, **options)
+    scales = network.scales | {"first": np.arange(1.0, 21)}
+    write_image(compile_network(replace(network, scales=scales), CONFIG), tmp_path / "net.zsn")
+    accelerator.load(tmp_path / "net.zsn")
+    with pytest.raises(MapError, match="map first has no scale that holds for all of its channels"):
+        accelerator.run(x * 0.5, real=True, maps=["first"])
     # Real inputs beyond the range are clamped.
     expected, _ = run_network(network, np.where(x > 0, 127, x))
     check_maps(accelerator.run(np.where(x > 0, 1e9, x * 0.5), real=True, maps=["last"]),

@@ -57,10 +57,10 @@ def test_convolution_in_parts_is_the_same(monkeypatch):
 
 
 @pytest.mark.parametrize(("width", "sum_width"), [(8, 32), (16, 48)])
-@pytest.mark.parametrize("relu", [True, False])
-def test_requantise_rounds_exactly(width, sum_width, relu):
+@pytest.mark.parametrize("kind", ["unsigned", "signed", "within"])
+def test_requantise_rounds_exactly(width, sum_width, kind):
     pick = random.Random(width)
-    low, high = value_limits(width, not relu)
+    low, high = value_limits(width, kind != "unsigned") if kind != "within" else (-7, 55)
     seen = set()
     for shift in range(64):
         scale = [0, 1, 1 << 15, 65535, pick.randint(1, 65535)]
@@ -72,8 +72,8 @@ def test_requantise_rounds_exactly(width, sum_width, relu):
         totals = [total for total in totals if -edge <= total < edge]
         bias = [pick.randint(-(edge >> 1), edge >> 1) for _ in scale]
         sums = np.array([[[wrapped(total - b, sum_width) for total in totals]] for b in bias], np.int64)
-        result = requantise(sums, np.array(bias), np.array(scale), np.full(len(scale), shift), relu=relu,
-                            value_width=width)
+        result = requantise(sums, np.array(bias), np.array(scale), np.full(len(scale), shift), low=low,
+                            high=high, value_width=width)
         for channel, row in enumerate(result[:, 0]):
             expected = [min(max(round(Fraction(total * scale[channel], 2 ** shift)), low), high) for total in totals]
             assert row.tolist() == expected, f"scale {scale[channel]}, shift {shift}"
@@ -87,7 +87,7 @@ def wrapped(value, width):
 
 def test_requantise_rounds_ties_to_even():
     sums = np.array([[[-6, -5, -3, -2, -1, 0, 1, 2, 3, 5, 6, 7]]]) * 2
-    result = requantise(sums, [0], [1 << 15], [17], relu=False, value_width=8)
+    result = requantise(sums, [0], [1 << 15], [17], low=-128, high=127, value_width=8)
     assert result.tolist() == [[[-3, -2, -2, -1, 0, 0, 0, 1, 2, 2, 3, 4]]]
 
 

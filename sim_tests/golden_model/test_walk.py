@@ -8,12 +8,13 @@ from compiler.emit import compile_network
 from compiler.tile import choose_tiling
 from golden.cycles import tiled_nonzero_macs
 from golden.layer import run_layer
-from golden.network import QuantisedNetwork
+from golden.network import QuantisedNetwork, gather
 from hw.config import AcceleratorConfig
 from hw.configs import CONFIGS
 from hw.descriptor import FIELD_BY_NAME
 
 from .random_layers import DENSITIES, random_layer, random_map, single
+from .random_networks import random_network
 from .walk import Walk
 
 TINY = CONFIGS["tiny"]
@@ -36,7 +37,7 @@ def run_and_compare(network, config, x, note):
         received = program.read_map(name, dram)
         wrong = np.argwhere(received != expected[name])
         assert not len(wrong), f"{note}: map {name} at {wrong[0]}: {program.explain()}"
-    work = sum(tiled_nonzero_macs(choice.geometry, choice.tiling, run_layer(layer, expected[layer.input]))
+    work = sum(tiled_nonzero_macs(choice.geometry, choice.tiling, run_layer(layer, gather(expected, layer.inputs)))
                for layer, choice in zip(network.layers, program.choices.values(), strict=True))
     assert walk.lane_work == work, note
     return program, expected
@@ -101,6 +102,16 @@ def test_network_with_many_chunks_passes_and_kernel_blocks(config):
     assert any(tiling.chunk_rows < layer.weights.shape[2] for tiling, layer in pairs)
     assert any(tiling.chunk_channels < layer.in_shape[0] for tiling, layer in pairs)
     assert expected["d"].min() < 0 < expected["d"].max()
+
+
+@pytest.mark.parametrize("config", [TINY, WIDE], ids=lambda config: config.name)
+@pytest.mark.parametrize("seed", range(20))
+def test_random_network(config, seed):
+    rng = np.random.default_rng(seed)
+    network = random_network(rng, config, depth=4)
+    first = network.layers[0]
+    x = random_map(rng, first.in_shape, width=config.value_width, signed=first.signed_in, density=rng.choice(DENSITIES))
+    run_and_compare(network, config, x, f"seed {seed}, config {config.name}")
 
 
 @pytest.mark.parametrize("broken", ["weights", "scales", "descriptor"])

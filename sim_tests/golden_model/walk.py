@@ -155,7 +155,7 @@ class Walk:
                                          signed=sign) for n in range(count)]
                 pixels.append({channel: value for channel, value in enumerate(values) if value})
             return pixels
-        address += block * c.slot_bytes
+        address += block * d["in_block_bytes"]
         map_bytes = c.block // 8
         words = self.read(address, S * map_bytes)
         at, pixels = address + S * map_bytes, []
@@ -186,7 +186,8 @@ class Walk:
     def finish(self, sums, scales):
         """Output values of a window, those of unused lanes of the last block included."""
         width, sum_width = self.c.value_width, 32 if self.c.value_width == 8 else 48
-        low, high = (0, 2 ** width - 1) if self.d["relu"] else (-2 ** (width - 1), 2 ** (width - 1) - 1)
+        low, high = self.d["clamp_low"], self.d["clamp_high"]
+        assert -2 ** (width - 1) <= low <= 0 <= high < 2 ** (width if low == 0 else width - 1)
         values = []
         for lane, (bias, scale, shift) in enumerate(scales):
             total = (sums[lane] if lane < len(sums) else 0) + bias

@@ -154,7 +154,8 @@ class Accelerator:
         BoardError
             No image is loaded, or the board does not answer.
         MapError
-            ``x`` does not fit, there is no map of a name, or a map in memory is not well-formed.
+            ``x`` does not fit, there is no map of a name, it has no scale (with ``real``), or a map in memory is not
+            well-formed.
         RunError
             The accelerator stopped with an error. It can run again.
         RunTimeout
@@ -162,6 +163,9 @@ class Accelerator:
         """
         image = self._loaded()
         plans = self._plans(maps)
+        for name, plan in plans.items():
+            if real and not plan.scale:
+                raise MapError(f"map {name} has no scale that holds for all of its channels: read it as integers")
         self._put(image.input.offset, encode_map(self._quantised(x) if real else x, image.input))
         self._start()
         self._finish(timeout)

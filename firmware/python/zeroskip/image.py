@@ -49,7 +49,7 @@ class Map:
     row_bytes, segment_bytes : int
         Distance of rows and of segments (4 pixels).
     scale : float
-        Real value of 1.
+        Real value of 1; 0: not the same in all channels (never of the input or an output).
     layer : int or None
         The layer that writes it; None for the input.
     value_width, block : int
@@ -287,18 +287,28 @@ def _check_descriptors(image, descriptors, block, lanes, value_width):
         for name, (low, high) in RANGES.items():
             if not low <= fields[name] <= high or name == "pool" and fields[name] == 1:
                 raise ImageError(f"descriptor {layer} has {fields[name]:#x} in {name}")
-        for name, size in _accesses(fields, block, lanes, value_width).items():
-            # Below link_base the offset wraps to one far beyond the region.
-            span = (fields[name] - image.link_base) % (1 << 32), size
-            if sum(span) > image.region_bytes:
-                raise ImageError(f"descriptor {layer} has {size} bytes from {fields[name]:#x} on in {name}, which are "
+        sizes = _accesses(fields, block, lanes, value_width)
+        # Below link_base the offset wraps to one far beyond the region.
+        spans = {name: ((fields[name] - image.link_base) % (1 << 32), size) for name, size in sizes.items()}
+        spans["in_block_bytes"] = spans["in_address"][0] + _last_block(fields, block), sizes["in_address"]
+        for name, span in spans.items():
+            if span[0] < 0 or sum(span) > image.region_bytes:
+                first = (span[0] + image.link_base) % (1 << 32)
+                raise ImageError(f"descriptor {layer} has {span[1]} bytes from {first:#x} on in {name}, which are "
                                  "outside of the region")
             if name in ("full_address", "pool_address") and _overlap(span, descriptors):
                 raise ImageError(f"descriptor {layer} writes to the descriptors from {fields[name]:#x} on")
 
 
+def _last_block(fields, block):
+    """Distance of the last block of channels that a layer reads from the first; those between lie between."""
+    distance = (fields["in_block_bytes"] + (1 << 31)) % (1 << 32) - (1 << 31)
+    return 0 if fields["dense_in"] else (-(-fields["in_channels"] // block) - 1) * distance
+
+
 def _accesses(fields, block, lanes, value_width):
-    """Bytes from each address in use of a descriptor on that the accelerator may access."""
+    """Bytes from each address in use of a descriptor on that the accelerator may access, for an input those of a
+    block of channels."""
     def size(kind, height, width, used):
         return _extent(height, width, fields[f"{kind}_row_bytes"], fields[f"{kind}_segment_bytes"], used)
 
@@ -313,7 +323,7 @@ def _accesses(fields, block, lanes, value_width):
     used = _used_bytes(fields["out_channels"], None, block, value_width)
     blocks, rest = divmod(fields["out_channels"], lanes)
     accesses = {"in_address": size("in", fields["in_height"], fields["in_width"],
-                                  _used_bytes(fields["in_channels"], shift, block, value_width)),
+                                  _used_bytes(1, shift, block, value_width)),
                "weight_address": blocks * weights(lanes) + weights(rest)}
     if fields["write_full"]:
         accesses["full_address"] = size("full", out_height, out_width, used)
@@ -353,7 +363,8 @@ def _map(entry, value_width, block, region_bytes, layer_count):
                dense_shift, row_bytes, segment_bytes, scale, None if layer == NO_LAYER else layer, value_width, block)
     if not channels or not height or not width or flags > 7 or any(zeros):
         raise ImageError(f"map {name} has an impossible shape {plan.shape}, flags {flags:#x} or bytes that must be 0")
-    if not math.isfinite(scale) or scale <= 0:
+    # Inside of a network channels may have scales of their own.
+    if not math.isfinite(scale) or scale < 0 or scale == 0 and (plan.output or plan.layer is None):
         raise ImageError(f"map {name} has the scale {scale}")
     if plan.layer is not None and layer >= layer_count:
         raise ImageError(f"map {name} is written by layer {layer} of {layer_count}")

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from boards.sim.compare import compare_run
-from compiler.graph import Layer, Network
+from compiler.graph import Layer, Network, Slice, Target
 from compiler.quantise import quantise
 from golden.network import run_network
 from hw.configs import CONFIGS
@@ -16,9 +16,9 @@ SEED = 11
 def run():
     """A network of two layers on a random input: quantised, golden's maps and results, counters."""
     rng = np.random.default_rng(SEED)
-    layers = [Layer("first", "input", rng.normal(size=(5, 3, 3, 3)), rng.normal(size=5), pad=(1, 1, 1, 1), pool=2,
-                    pool_ceil=True, keep_full=True),
-              Layer("side", "first.full", rng.normal(size=(1, 5, 1, 1)), relu=False)]
+    layers = [Layer("first", [Slice("input", 0, 3)], rng.normal(size=(5, 3, 3, 3)), rng.normal(size=5),
+                    pad=(1, 1, 1, 1), pool=2, pool_ceil=True, full=Target("first.full")),
+              Layer("side", [Slice("first.full", 0, 5)], rng.normal(size=(1, 5, 1, 1)), relu=False)]
     network = Network("pair", (3, 7, 6), layers, ("first", "side"))
     x = rng.normal(size=(3, 7, 6)) * (rng.random((3, 7, 6)) < .5)
     quantised = quantise(network, [x], CONFIGS["tiny"])

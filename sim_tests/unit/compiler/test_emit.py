@@ -7,6 +7,7 @@ import pytest
 
 from compiler.emit import compile_network, weight_image
 from compiler.tile import choose_tiling
+from golden.layer import Slice, Target
 from golden.network import QuantisedNetwork
 from golden.tiling import Tiling
 from hw.configs import CONFIGS
@@ -58,9 +59,100 @@ def test_descriptors_and_registers():
     assert (first["dense_in"], first["dense_shift"], first["write_full"], first["pool"]) == (1, 2, 1, 2)
     assert first["full_address"] == program.maps["a.full"].address
     assert first["pool_address"] == second["in_address"] == program.maps["a"].address
-    assert (second["relu"], second["signed_in"], second["pool_address"]) == (0, 0, 0)
+    assert (first["clamp_low"], first["clamp_high"], first["in_block_bytes"]) == (0, 255, 128)
+    assert (second["clamp_low"], second["clamp_high"], second["signed_in"]) == (-128, 127, 0)
+    assert (second["in_block_bytes"], second["pool_address"]) == (128, 0)
     assert second["full_address"] == program.maps["b"].address and program.maps["b"].signed
     assert [first["weight_address"], second["weight_address"]] == [address for address, _ in program.segments[1:]]
+
+
+def joined(*, order=(0, 1), **changes):
+    """Two layers that write one map, 20 and 5 channels, one that reads both parts, one that adds a block of two maps.
+
+    ``changes``: of the last layer; ``order``: of what it reads."""
+    rng = np.random.default_rng(2)
+    inputs = [Slice("both", 16, 4), Slice("whole", 0, 16)]
+    options = dict(width=8, kernel=(1, 1))
+    layers = [random_layer(rng, "a", "input", (3, 6, 5), out_channels=20, output=Target("both"), **options),
+              random_layer(rng, "b", "input", (3, 6, 5), out_channels=5, output=Target("both", 32), **options),
+              random_layer(rng, "c", [Slice("both", 0, 20), Slice("both", 32, 5)], (25, 6, 5), out_channels=16,
+                           output=Target("whole"), **options),
+              random_layer(rng, "d", [inputs[n] for n in order], (20, 6, 5), out_channels=4, limits=(-5, 99),
+                           **options)]
+    layers[-1] = dataclasses.replace(layers[-1], **changes)
+    return QuantisedNetwork("joined", 8, (3, 6, 5), False, tuple(layers), ("d",))
+
+
+def test_descriptors_of_slices_and_of_sums():
+    program = compile_network(joined(), TINY)
+    _, words = program.segments[0]
+    _, b, c, d = (unpack(words[n * DESCRIPTOR_BYTES:][:DESCRIPTOR_BYTES]) for n in range(4))
+    both, whole, slot = program.maps["both"], program.maps["whole"], TINY.slot_bytes
+    assert b["full_address"] == both.address + 2 * slot
+    # 20 channels fill two blocks of 16: the weights of 12 that nobody writes are 0.
+    assert (c["in_address"], c["in_block_bytes"], c["in_channels"]) == (both.address, slot, 37)
+    assert (d["in_address"], d["in_block_bytes"], d["in_channels"]) == (
+        both.address + slot, whole.address - both.address - slot, 32)
+    assert (d["clamp_low"], d["clamp_high"]) == (-5, 99)
+    # What is read together has segments of one size, here those of three blocks.
+    assert whole.segment_bytes == both.segment_bytes == 3 * slot
+    assert whole.size == 6 * 2 * 3 * slot
+    _, words = compile_network(joined(order=(1, 0)), TINY).segments[0]
+    backwards = unpack(words[3 * DESCRIPTOR_BYTES:])
+    assert (backwards["in_address"], backwards["in_block_bytes"]) == (whole.address, -d["in_block_bytes"])
+    assert backwards["in_channels"] == 20
+
+
+def test_weights_of_filled_up_blocks_are_zero():
+    network = joined()
+    program = compile_network(network, TINY, tilings={"c": Tiling(37, 1, 3, 5, 2, 1)})
+    _, image = program.segments[3]
+    layer = network.layers[2]
+    rows = np.frombuffer(image[16 * 16:], np.int8).reshape(37, 16)
+    assert (rows[:20] == layer.weights[:, :20, 0, 0].T).all() and (rows[32:] == layer.weights[:, 20:, 0, 0].T).all()
+    assert not rows[20:32].any()
+
+
+def test_an_input_that_is_read_in_parts_is_not_dense():
+    rng = np.random.default_rng(3)
+    layers = [random_layer(rng, "a", "input", (16, 6, 5), width=8, kernel=(1, 1), out_channels=16),
+              random_layer(rng, "b", [Slice("a", 0, 16), Slice("input", 0, 16)], (32, 6, 5), width=8, kernel=(1, 1),
+                           out_channels=16)]
+    for count, dense in ((1, True), (2, False)):
+        network = QuantisedNetwork("n", 8, (16, 6, 5), False, tuple(layers[:count]), ())
+        assert compile_network(network, TINY).maps["input"].dense == dense
+
+
+def test_densities_of_slices_are_weighted():
+    network = joined()
+    densities = {"both": 0.1, "whole": 0.9}
+    program = compile_network(network, TINY, densities=densities)
+    mean = (4 * 0.1 + 16 * 0.9) / 20
+    assert program.choices["d"].cost.compute == choose_tiling(program.choices["d"].geometry, TINY,
+                                                              density_in=mean).cost.compute
+
+
+@pytest.mark.parametrize(("changes", "message"), [
+    ({"output": Target("d", 8)}, "layer d writes d from channel 8 on, which must be a multiple of 16"),
+    ({"output": Target("d", 16)}, "no layer writes channels 0 to 15 of d"),
+    ({"inputs": (Slice("both", 4, 16), Slice("whole", 0, 4))}, "reads both from channel 4 on, which must be"),
+    ({"inputs": (Slice("both", 0, 12), Slice("whole", 0, 8))}, "channels 0 to 11 of both and so a part of a block: it "
+     "must read up to channel 15"),
+    ({"inputs": (Slice("both", 0, 3), Slice("both", 32, 5), Slice("whole", 0, 12))}, "a part of a block"),
+    ({"inputs": (Slice("input", 0, 3),), "in_shape": (3, 6, 5), "weights": np.ones((4, 3, 1, 1), int),
+      "signed_in": True}, "layer d takes the values of input for signed ones, which they are not"),
+    ({"signed_in": True}, "layer c writes 0 to 255 to whole, which holds -128 to 127"),
+    ({"low": -1, "high": 200}, "layer d writes -1 to 200 to d, which holds -128 to 127")])
+def test_layers_that_cannot_be_addressed_are_refused(changes, message):
+    with pytest.raises(ValueError, match=message):
+        compile_network(joined(**changes), TINY)
+
+
+def test_blocks_at_different_distances_are_refused():
+    network = joined(inputs=(Slice("both", 0, 16), Slice("whole", 0, 16), Slice("both", 32, 5)))
+    with pytest.raises(ValueError, match="layer d reads blocks of channels that are not at one distance"):
+        compile_network(dataclasses.replace(network, layers=(*network.layers[:3], dataclasses.replace(
+            network.layers[3], in_shape=(37, 6, 5), weights=np.ones((4, 37, 1, 1), int)))), TINY)
 
 
 def test_nothing_in_the_region_overlaps():

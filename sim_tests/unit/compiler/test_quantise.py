@@ -4,7 +4,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from compiler.graph import Layer, Network
+from compiler.graph import Layer, Network, Slice, Target
 from compiler.quantise import check_sums, clip_scale, normalise, quantise
 from golden.network import run_network
 from hw.configs import CONFIGS
@@ -17,8 +17,10 @@ def small_network(seed=0):
 
     def make(name, source, shape, **more):
         scale = np.sqrt(2 / np.prod(shape[1:]))
-        return Layer(name, source, rng.normal(size=shape) * scale, rng.normal(size=shape[0]) * 0.1, **more)
-    layers = [make("a", "input", (16, 3, 3, 3), pad=(1, 1, 1, 1), pool=2, pool_ceil=True, keep_full=True),
+        return Layer(name, [Slice(source, 0, shape[1])], rng.normal(size=shape) * scale,
+                     rng.normal(size=shape[0]) * 0.1, **more)
+    layers = [make("a", "input", (16, 3, 3, 3), pad=(1, 1, 1, 1), pool=2, pool_ceil=True,
+                   full=Target("a.full")),
               make("b", "a", (32, 16, 3, 3), pad=(1, 1, 1, 1)), make("c", "b", (24, 32, 3, 3), pool=3, pool_ceil=True),
               make("d", "c", (10, 24, 3, 3), relu=False), make("e", "a.full", (5, 16, 1, 1), relu=False)]
     return Network("network", (3, 16, 16), layers, outputs=("d", "e"))
@@ -79,18 +81,87 @@ def test_normalise_at_its_ends():
         normalise(65536.0)
 
 
+def mixed_network(seed=0):
+    """Two branches of ranges 1 : 40 side by side in one map, read together; then a sum of a ReLU and a signed map."""
+    rng = np.random.default_rng(seed)
+
+    def make(name, inputs, channels, **more):
+        shape = (channels, sum(part.channels for part in inputs), 1, 1)
+        return Layer(name, inputs, rng.normal(size=shape) / np.sqrt(shape[1]), rng.normal(size=channels) * 0.1, **more)
+    source = [Slice("input", 0, 16)]
+    small = make("small", source, 16, output=Target("both"))
+    large = make("large", source, 10, output=Target("both", 16))
+    large.weights[...] *= 40
+    joined = make("joined", [Slice("both", 0, 16), Slice("both", 16, 10)], 16, relu=False)
+    joined.weights[:, :16] *= 40
+    ramp = make("ramp", [Slice("both", 0, 26)], 16, high=0.3)
+    ramp.weights[...] /= 20
+    total = Layer("sum", [Slice("joined", 0, 16), Slice("ramp", 0, 16)],
+                  np.concatenate([np.eye(16), 50 * np.eye(16)], axis=1)[..., None, None], output=Target("end"))
+    rest = make("rest", [Slice("joined", 0, 16)], 7, output=Target("end", 16), relu=False)
+    return Network("mixed", (16, 6, 5), [small, large, joined, ramp, total, rest])
+
+
+@pytest.mark.parametrize(("config", "limit"), [(TINY, 25), (NULLHOP, 70)], ids=["8 bit", "16 bit"])
+def test_maps_of_different_scales_are_joined_and_added(config, limit):
+    network, rng = mixed_network(), np.random.default_rng(3)
+    quantised = quantise(network, [rng.uniform(0, 1, (16, 6, 5)) for _ in range(8)], config)
+    scales = quantised.scales
+    assert len(set(scales["both"])) == 2 and scales["both"][16] > 10 * scales["both"][0]
+    assert len(set(scales["end"])) == 1, "an output has one scale"
+    # Read together with a map that has negative values, the ReLU's map is signed too.
+    assert {name for name in network.maps if quantised.signed(name)} == {"joined", "ramp", "end"}
+    layers = {layer.name: layer for layer in quantised.layers}
+    half = 2 ** (config.value_width - 1)
+    assert (layers["small"].low, layers["small"].high) == (0, 2 * half - 1)
+    assert (layers["sum"].low, layers["sum"].high) == (0, half - 1)
+    assert (layers["rest"].low, layers["rest"].high) == (-half, half - 1)
+    assert (layers["ramp"].low, layers["ramp"].high) == (0, min(round(0.3 / scales["ramp"][0]), half - 1))
+    x = rng.uniform(0, 1, (16, 6, 5))
+    expected, maps = network.run_float(x), run_network(quantised, quantised.quantise_input(x))[0]
+    for name in ("both", "joined", "ramp", "end"):
+        for channels in (slice(0, 16), slice(16, None)):
+            if expected[name][channels].size:
+                ratio = noise_ratio(expected[name][channels], quantised.dequantise(name, maps[name])[channels])
+                assert ratio > limit, f"map {name} {channels}: {ratio:.1f} dB"
+    assert expected["ramp"].max() == np.float32(0.3)
+    assert quantised.dequantise("ramp", maps["ramp"]).max() == pytest.approx(0.3, abs=scales["ramp"][0])
+
+
+def test_channels_without_a_writer_have_no_scale_and_no_weights():
+    layers = [Layer("a", [Slice("input", 0, 1)], np.ones((2, 1, 1, 1)), output=Target("m")),
+              Layer("b", [Slice("input", 0, 1)], np.ones((2, 1, 1, 1)), output=Target("m", 16)),
+              Layer("c", [Slice("m", 0, 18)], np.full((1, 18, 1, 1), 9.0) ** np.arange(18)[None, :, None, None])]
+    quantised = quantise(Network("n", (1, 2, 2), layers), [np.ones((1, 2, 2))], TINY)
+    assert (quantised.scales["m"] > 0).tolist() == [True] * 2 + [False] * 14 + [True] * 2
+    weights = quantised.layers[2].weights[0, :, 0, 0]
+    assert not weights[2:16].any() and weights[17] == 127
+
+
+def test_given_scales_are_used():
+    def network(first, second):
+        return Network("n", (1, 2, 2), [
+            Layer("a", [Slice("input", 0, 1)], np.ones((2, 1, 1, 1)), output=Target("m"), out_scale=first),
+            Layer("b", [Slice("input", 0, 1)], 7 * np.ones((2, 1, 1, 1)), output=Target("m", 16), out_scale=second)])
+    for first, second in ((0.25, None), (0.25, 0.25), (None, 0.25)):
+        scales = quantise(network(first, second), [np.ones((1, 2, 2))], TINY).scales["m"]
+        assert set(scales[[0, 1, 16, 17]]) == {0.25}
+    with pytest.raises(ValueError, match="layers a and b must have one scale, but their scales differ: 0.25, 0.5"):
+        quantise(network(0.25, 0.5), [np.ones((1, 2, 2))], TINY)
+
+
 @pytest.mark.parametrize("config", [TINY, NULLHOP], ids=["8 bit", "16 bit"])
 def test_channels_of_zeros_and_of_bias_alone(config):
     weights = np.ones((3, 1, 1, 1))
     weights[:2] = 0
-    layer = Layer("a", "input", weights, np.array([0.0, 0.5, 0.0]))
+    layer = Layer("a", [Slice("input", 0, 1)], weights, np.array([0.0, 0.5, 0.0]))
     quantised = quantise(Network("n", (1, 2, 2), [layer]), [np.ones((1, 2, 2))], config)
     values = quantised.dequantise("a", run_network(quantised, quantised.quantise_input(np.ones((1, 2, 2))))[0]["a"])
     np.testing.assert_allclose(values[:, 0, 0], [0, 0.5, 1], atol=0.01)
 
 
 def test_a_bias_far_above_the_weights_does_not_wrap():
-    layer = Layer("a", "input", np.full((1, 1, 1, 1), 1e-12), np.array([1000.0]))
+    layer = Layer("a", [Slice("input", 0, 1)], np.full((1, 1, 1, 1), 1e-12), np.array([1000.0]))
     quantised = quantise(Network("n", (1, 1, 1), [layer]), [np.ones((1, 1, 1))], TINY)
     values = run_network(quantised, quantised.quantise_input(np.ones((1, 1, 1))))[0]["a"]
     assert quantised.dequantise("a", values).item() == pytest.approx(1000, rel=0.01)

@@ -16,10 +16,10 @@ BEATS = DESCRIPTOR_BYTES // 8
 FIELD_ERROR, CHUNK_ERROR = ERRORS["descriptor_field"][0], ERRORS["chunk_too_large"][0]
 
 #: A compressed input of 48 channels in chunks of 32, no pooling, tiles that do not divide the map.
-PLAIN = {field.name: field.low for field in FIELDS if field.name != "magic"} | dict(
-    write_full=1, in_height=20, in_width=20, in_channels=48, chunk_channels=32, kernel_rows=3, kernel_columns=1,
-    out_height=20, out_width=20, tile_rows=3, tile_columns=12, tiles_per_pass=2, passes=7, out_channels=40,
-    full_row_bytes=4096, full_segment_bytes=256, pool_row_bytes=4096, pool_segment_bytes=256)
+PLAIN = {field.name: max(field.low, 0) for field in FIELDS if field.name != "magic"} | dict(
+    clamp_high=127, write_full=1, in_height=20, in_width=20, in_channels=48, chunk_channels=32, kernel_rows=3,
+    kernel_columns=1, out_height=20, out_width=20, tile_rows=3, tile_columns=12, tiles_per_pass=2, passes=7,
+    out_channels=40, full_row_bytes=4096, full_segment_bytes=256, pool_row_bytes=4096, pool_segment_bytes=256)
 POOL2 = PLAIN | dict(pool=2, tile_rows=4, tile_columns=8)
 POOL3 = POOL2 | dict(pool=3, tile_overlap=1, write_full=0)
 DENSE = PLAIN | dict(dense_in=1, dense_shift=2, in_channels=3, chunk_channels=3)
@@ -34,6 +34,9 @@ LEGAL = [
     (DENSE, dict(in_channels=4, chunk_channels=4)), (DENSE, dict(in_channels=1, chunk_channels=1)),
     (DENSE, dict(dense_shift=4, in_channels=16, chunk_channels=16)),
     (PLAIN, dict(chunk_rows=3)),
+    (PLAIN, dict(clamp_high=255)), (PLAIN, dict(clamp_high=0)), (PLAIN, dict(clamp_low=-128)),
+    (PLAIN, dict(clamp_low=-1, clamp_high=0)), (PLAIN, dict(in_block_bytes=-2**31)),
+    (PLAIN, dict(in_address=0x8000_0300, full_address=0x8000_0100, in_block_bytes=-256)),
     (PLAIN, dict(tile_columns=4)), (PLAIN, dict(tile_columns=21)), (PLAIN, dict(out_width=21, tile_columns=21)),
     (POOL2, dict(tile_rows=21)), (POOL2, dict(out_height=21, tile_rows=21)), (POOL2, dict(tile_columns=21)),
     (POOL3, dict(tile_rows=19, tile_columns=19)), (POOL3, dict(tile_columns=16)),
@@ -43,7 +46,8 @@ REFUSED = [
     ("pool", POOL2, dict(pool=1)),
     ("write_full", PLAIN, dict(write_full=0)), ("write_full", POOL3, dict(write_full=1)),
     *((f"{name}_address", base, {f"{name}_address": bad})
-      for name, base in (("in", PLAIN), ("full", PLAIN), ("pool", POOL2)) for bad in (2048, 1, 0x8000_0800)),
+      for name, base in (("in", PLAIN), ("full", PLAIN), ("pool", POOL2)) for bad in (64, 1, 0x8000_0008)),
+    *(("in_block_bytes", PLAIN, dict(in_block_bytes=bad)) for bad in (64, 8, 1, -1, -64)),
     ("full_address", POOL2, dict(full_address=8)), ("pool_address", POOL3, dict(pool_address=8)),
     *(("weight_address", PLAIN, dict(weight_address=bad)) for bad in (1, 2, 4, 0xFFFF_FFFC)),
     *((f"{name}_bytes", base, {f"{name}_bytes": bad})
@@ -63,6 +67,12 @@ REFUSED = [
     ("tile_overlap", PLAIN, dict(tile_overlap=1)), ("tile_overlap", POOL2, dict(tile_overlap=1)),
     ("tile_overlap", POOL3, dict(tile_overlap=0)),
 ]
+#: Only where values have 8 bits.
+REFUSED_8 = [("clamp_low", PLAIN, dict(clamp_low=-129)), ("clamp_low", PLAIN, dict(clamp_low=-2**15)),
+             ("clamp_high", PLAIN, dict(clamp_high=256)), ("clamp_high", PLAIN, dict(clamp_low=-1, clamp_high=128)),
+             ("clamp_high", PLAIN, dict(clamp_low=-128, clamp_high=255))]
+#: Only where values have 16 bits.
+REFUSED_NULLHOP = [("clamp_high", PLAIN, dict(clamp_low=-1, clamp_high=2**15))]
 #: Only where a map word has 16 channels.
 REFUSED_16 = [("dense_shift", DENSE, dict(dense_shift=5)), ("chunk_channels", PLAIN, dict(chunk_channels=24))]
 
@@ -75,7 +85,7 @@ def words_of(layer):
 def with_word(field, value):
     """A good descriptor but for one raw word; the words without a field are noise, which the reader ignores."""
     words = words_of(PLAIN)
-    words[field.word] = value
+    words[field.word] = value % 2**32
     return words[:len(FIELDS)] + [0xFFFF_FFFF] * (len(words) - len(FIELDS))
 
 
@@ -149,7 +159,7 @@ def verdicts(config, images):
             else:
                 sent = ctx.get(dut.o.payload)
                 assert sent.address == ADDRESS
-                assert all(sent.layer[field.name] == image[field.word] for field in FIELDS[1:])
+                assert all(sent.layer[field.name] % 2**32 == image[field.word] for field in FIELDS[1:])
                 result.append(None)
     bench.testbench(one_by_one)
     bench.run()
@@ -162,9 +172,11 @@ def field_error(name):
 
 def test_every_field_is_held_to_its_range():
     bad = [(field, value) for field in FIELDS for value in (
-        field.low - 1, 0, field.high + 1, 1 << field.width, 2 ** 31, 2 ** 32 - 1)
-        if 0 <= value < 2 ** 32 and not field.low <= value <= field.high]
-    assert {field.name for field, _ in bad} == {field.name for field in FIELDS if field.width < 32 or field.low}
+        field.low - 1, 0, field.high + 1, 1 << field.width, 2 ** 31 - 1, -2 ** 31, 2 ** 31, 2 ** 32 - 1)
+        if (-2 ** 31 <= value < 2 ** 31 if field.signed else 0 <= value < 2 ** 32)
+        and not field.low <= value <= field.high]
+    assert {field.name for field, _ in bad} == {
+        field.name for field in FIELDS if field.width < 32 or field.low > 0}
     found = verdicts(CONFIGS["tiny"], [with_word(*case) for case in bad])
     for (field, value), verdict in zip(bad, found, strict=True):
         assert verdict == field_error(field.name), f"{field.name} = {value:#x}"
@@ -172,10 +184,11 @@ def test_every_field_is_held_to_its_range():
 
 def test_both_ends_of_a_range_come_through():
     """But for fields whose ends break a relation: those are tested with it."""
-    tied = {"magic", "pool", "dense_in", "write_full", "tile_overlap", "chunk_channels", "tile_columns"}
+    tied = {"magic", "pool", "dense_in", "write_full", "tile_overlap", "chunk_channels", "tile_columns", "clamp_low",
+            "clamp_high"}
     ends = {"kernel_columns": (1, 5), "chunk_rows": (1, 3), "in_channels": (32, 8191)}
-    aligned = {"in_address": 4096, "full_address": 4096, "weight_address": 8, "in_row_bytes": 8, "in_segment_bytes": 8,
-               "full_row_bytes": 8, "full_segment_bytes": 8}
+    aligned = {"in_address": 256, "full_address": 256, "in_block_bytes": 256, "weight_address": 8, "in_row_bytes": 8,
+               "in_segment_bytes": 8, "full_row_bytes": 8, "full_segment_bytes": 8}
     cases = [(field, value - value % aligned.get(field.name, 1)) for field in FIELDS if field.name not in tied
              for value in ends.get(field.name, (field.low, field.high))]
     found = verdicts(CONFIGS["tiny"], [with_word(*case) for case in cases])
@@ -183,18 +196,19 @@ def test_both_ends_of_a_range_come_through():
         assert verdict is None, f"{field.name} = {value:#x}"
 
 
-@pytest.mark.parametrize("name", ["tiny", "default"])
+@pytest.mark.parametrize("name", ["tiny", "default", "nullhop"])
 def test_relations_refuse_and_name_the_field(name):
     config = CONFIGS[name]
-    cases = REFUSED + (REFUSED_16 if config.block == 16 else [])
+    cases = REFUSED + (REFUSED_16 if config.block == 16 else []) + (
+        REFUSED_8 if config.value_width == 8 else REFUSED_NULLHOP)
     found = verdicts(config, [words_of(base | changes) for _, base, changes in cases])
     for (field, _, changes), verdict in zip(cases, found, strict=True):
         assert verdict == field_error(field), f"{name}: {changes}"
 
 
 def test_every_relation_has_a_test():
-    conditions = relations(Signal(payloads.layer()), block=16)
-    assert {field for field, _ in conditions} == {field for field, *_ in REFUSED + REFUSED_16}
+    conditions = relations(Signal(payloads.layer()), CONFIGS["tiny"])
+    assert {field for field, _ in conditions} == {field for field, *_ in REFUSED + REFUSED_16 + REFUSED_8}
 
 
 @pytest.mark.parametrize("name", ["tiny", "default"])
@@ -240,10 +254,11 @@ def random_layers(chance, count):
         base, changes = chance.choice(LEGAL)
         layer = base | changes
         for field in FIELDS:
-            if field.name in ("signed_in", "relu", "in_height", "in_width", "stride", "pad_top", "pad_left",
+            if field.name in ("signed_in", "in_height", "in_width", "stride", "pad_top", "pad_left",
                               "out_channels", "tiles_per_pass", "passes"):
                 layer[field.name] = chance.randint(field.low, field.high)
-        layer |= {"weight_address": chance.randrange(0, 2 ** 32, 8), "in_address": chance.randrange(0, 2 ** 32, 4096)}
+        layer |= {"weight_address": chance.randrange(0, 2 ** 32, 8), "in_address": chance.randrange(0, 2 ** 32, 256),
+                  "in_block_bytes": chance.randrange(-2 ** 31, 2 ** 31, 256)}
         layers.append(layer)
     return layers
 

@@ -119,7 +119,7 @@ def passes_of(layer):
 def random_layer(chance, config):
     """Any layer that a descriptor can name; it may not fit the buffers."""
     layer = dict(BASE)
-    for name in ("relu", "signed_in", "in_address", "weight_address", "full_row_bytes"):
+    for name in ("clamp_high", "signed_in", "in_address", "weight_address", "full_row_bytes"):
         layer[name] = chance.randint(0, FIELD_BY_NAME[name].high)
     pool = chance.choice([0, 0, 2, 3])
     height, width = chance.randint(1, 20), chance.randint(1, 30)

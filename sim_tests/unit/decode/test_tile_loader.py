@@ -132,7 +132,8 @@ class Run:
 
     async def _layer(self, ctx):
         ctx.set(self.dut.i_layer, {"in_address": ADDRESS, "in_row_bytes": self.image.row_bytes,
-                                   "in_segment_bytes": self.image.segment_bytes, **self.image.layer})
+                                   "in_segment_bytes": self.image.segment_bytes,
+                                   "in_block_bytes": self.config.slot_bytes, **self.image.layer})
 
     async def _buffer(self, ctx):
         dut, chance = self.dut, random.Random(f"{self.seed} buffer")
@@ -222,13 +223,18 @@ def test_dense_tiles_under_stalls(stall):
     Run(TINY, image, random_jobs(TINY, image, 5, chance), seed=stall, stall=stall, latency=(1, 30), wait=0.5)
 
 
-def test_addresses_of_far_rows_and_segments():
-    """Every bit of the products is used: the sum runs over the whole of 32 bits."""
-    layer = {"in_address": 0x2000_0000, "in_row_bytes": 0xFF_FFF8, "in_segment_bytes": 0xF_FFF8, "dense_shift": 0}
+@pytest.mark.parametrize("config", [TINY, WIDE], ids=lambda config: config.name)
+@pytest.mark.parametrize("distance", [1, 0, -1, 0x2_7531, -0x2_7531, "least", "most"])
+def test_addresses_of_far_rows_segments_and_blocks(config, distance):
+    """Every bit of the products is used: the sum runs over the whole of 32 bits. ``distance`` of blocks in slots."""
+    ends = {"least": -2**31, "most": 2**31 - config.slot_bytes}
+    block_bytes = ends[distance] if distance in ends else distance * config.slot_bytes
+    layer = {"in_address": 0x2000_0000, "in_row_bytes": 0xFF_FFF8, "in_segment_bytes": 0xF_FFF8,
+             "in_block_bytes": block_bytes, "dense_shift": 0}
     job = {"row": 93, "rows": 2, "segment": 1023, "segments": 2, "block": 517, "blocks": 2}
     expected = [(layer["in_address"] + (93 + y) * layer["in_row_bytes"] + (1023 + s) * layer["in_segment_bytes"]
-                 + (517 + b) * TINY.slot_bytes) % 2 ** 32 for b in range(2) for y in range(2) for s in range(2)]
-    dut = TileLoader(config=TINY)
+                 + (517 + b) * block_bytes) % 2 ** 32 for b in range(2) for y in range(2) for s in range(2)]
+    dut = TileLoader(config=config)
     bench = StreamBench(dut, seed=1)
 
     async def set_layer(ctx):
@@ -237,7 +243,7 @@ def test_addresses_of_far_rows_and_segments():
     bench.source(dut.i_job, [job])
     received = bench.sink(dut.o_map_request, count=8)
     bench.run(deadline=200)
-    assert received == [{"address": address, "beats": 1} for address in expected]
+    assert received == [{"address": address, "beats": config.map_beats} for address in expected]
 
 
 @pytest.mark.parametrize("density", (0.1, 0.5, 1.0))

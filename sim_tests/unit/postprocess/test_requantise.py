@@ -22,13 +22,18 @@ def wrapped(value, width):
     return (value + (1 << width - 1)) % (1 << width) - (1 << width - 1)
 
 
-def requantise(config, total, scale, relu):
+def clamps(config):
+    """Limits of outputs by name: the whole range of unsigned and of signed values, and narrower ones."""
+    half = 2 ** (config.value_width - 1)
+    return {"unsigned": (0, 2 * half - 1), "signed": (-half, half - 1), "ReLU into signed": (0, half - 1),
+            "ReLU6": (0, half + 13), "around 0": (-7, 9), "nothing": (0, 0), "below 0": (-half, 0)}
+
+
+def requantise(config, total, scale, clamp):
     """The exact quotient as a fraction; Python's ``round`` rounds half to even."""
     total = wrapped(total + scale["bias"], config.sum_width)
     quotient = round(Fraction(total * scale["scale"], 1 << scale["shift"]))
-    width = config.value_width
-    low, high = (0, 2 ** width - 1) if relu else (-2 ** (width - 1), 2 ** (width - 1) - 1)
-    return min(max(quotient, low), high)
+    return min(max(quotient, clamp[0]), clamp[1])
 
 
 def random_scale(config, chance):
@@ -63,11 +68,11 @@ def make_words(config, scales, count, chance):
     return words
 
 
-def expect(config, scales, words, relu):
+def expect(config, scales, words, clamp):
     expected = []
     for word in words:
         first = word["half"] * config.lanes + word["lane_word"] * config.drain
-        values = [requantise(config, total, scales[first + n], relu) % (1 << config.value_width)
+        values = [requantise(config, total, scales[first + n], clamp) % (1 << config.value_width)
                   for n, total in enumerate(word["sums"])]
         expected.append({"values": values, "position": word["position"]})
     return expected
@@ -96,18 +101,18 @@ async def send(ctx, dut, words, *, stall=0.0, seed=0):
         ctx.set(dut.i.valid, 0)
 
 
-def run_requantise(config, scales, words, relu, *, stall=(0.0, 0.0), seed=0):
+def run_requantise(config, scales, words, clamp, *, stall=(0.0, 0.0), seed=0):
     dut = Requantise(config)
     bench = StreamBench(dut, seed=seed)
     started = []
 
     async def prepare(ctx):
-        ctx.set(dut.i_relu, relu)
+        ctx.set(dut.i_clamp, dict(zip(("low", "high"), clamp, strict=True)))
         await write_scales(ctx, dut, scales)
         started.append(bench._cycle)
         await send(ctx, dut, words, stall=stall[0], seed=seed)
     bench.testbench(prepare)
-    expected = expect(config, scales, words, relu)
+    expected = expect(config, scales, words, clamp)
     received = bench.sink(dut.o, count=len(expected), stall=stall[1])
     cycles = bench.last_cycles
     bench.run(deadline=20_000)
@@ -116,25 +121,23 @@ def run_requantise(config, scales, words, relu, *, stall=(0.0, 0.0), seed=0):
     return [cycle - started[0] for cycle in cycles]
 
 
-@pytest.mark.parametrize("relu", (0, 1))
+@pytest.mark.parametrize(("seed", "kind"), enumerate(clamps(CONFIGS["tiny"])))
 @pytest.mark.parametrize("config", CONFIG_LIST, ids=lambda config: config.name)
-@pytest.mark.parametrize("seed", range(2))
-def test_matches_exact_fractions(config, relu, seed):
-    chance = random.Random(seed)
+def test_matches_exact_fractions(config, kind, seed):
+    chance, clamp = random.Random(seed), clamps(config)[kind]
     scales = [random_scale(config, chance) for _ in range(2 * config.lanes)]
     words = make_words(config, scales, 1200 // config.drain, chance)
-    results = {value for word in expect(config, scales, words, relu) for value in word["values"]}
-    width = config.value_width
-    assert {0, 2 ** (width - 1) - 1, 2 ** (width - 1), 1} & results and len(results) > 30
-    assert (2 ** width - 1 if relu else 2 ** (width - 1)) in results
-    cycles = run_requantise(config, scales, words, relu, seed=seed)
+    results = {value for word in expect(config, scales, words, clamp) for value in word["values"]}
+    assert {limit % 2 ** config.value_width for limit in clamp} <= results
+    assert len(results) >= min(30, (clamp[1] - clamp[0]) // 4)
+    cycles = run_requantise(config, scales, words, clamp, seed=seed)
     assert cycles == [Requantise.LATENCY + 1 + number for number in range(len(words))]
 
 
 @pytest.mark.parametrize("config", CONFIG_LIST[:2], ids=lambda config: config.name)
 def test_ties_go_to_the_even_neighbour(config):
     """n + 1/2 for even and odd n of both signs, by every way to shift: 1 bit, 16 bits, more than 32."""
-    chance = random.Random(5)
+    chance, clamp = random.Random(5), clamps(config)["signed"]
     kinds = [{"bias": 0, "scale": 1, "shift": 1}, {"bias": 7, "scale": 0x8000, "shift": 16},
              {"bias": -7, "scale": 4, "shift": 20}, {"bias": 0, "scale": 2, "shift": 19}]
     scales = [kinds[lane % len(kinds)] for lane in range(2 * config.lanes)]
@@ -147,9 +150,9 @@ def test_ties_go_to_the_even_neighbour(config):
             step = (1 << scale["shift"]) // scale["scale"]
             word["sums"][lane] = number * step + step // 2 - scale["bias"]
         words.append(word)
-    values = [wrapped(word["values"][0], config.value_width) for word in expect(config, scales, words, 0)]
+    values = [wrapped(word["values"][0], config.value_width) for word in expect(config, scales, words, clamp)]
     assert values == [number + (number % 2) for number in range(-20, 20)]
-    run_requantise(config, scales, words, 0)
+    run_requantise(config, scales, words, clamp)
 
 
 @pytest.mark.parametrize("stall", STALL_GRID)
@@ -157,7 +160,8 @@ def test_matches_under_stalls(stall):
     config, seed = CONFIG_LIST[0], 9
     chance = random.Random(seed)
     scales = [random_scale(config, chance) for _ in range(2 * config.lanes)]
-    run_requantise(config, scales, make_words(config, scales, 80, chance), 0, stall=stall, seed=seed)
+    run_requantise(config, scales, make_words(config, scales, 80, chance), clamps(config)["signed"], stall=stall,
+                   seed=seed)
 
 
 def test_one_half_is_written_while_the_other_is_read():
@@ -171,6 +175,7 @@ def test_one_half_is_written_while_the_other_is_read():
     bench = StreamBench(dut, seed=seed)
 
     async def first(ctx):
+        ctx.set(dut.i_clamp, {"low": -128, "high": 127})
         await write_scales(ctx, dut, scales)
         await send(ctx, dut, words + after)
 
@@ -180,7 +185,7 @@ def test_one_half_is_written_while_the_other_is_read():
         await write_scales(ctx, dut, later, start=config.lanes)
     bench.testbench(first)
     bench.testbench(second)
-    expected = expect(config, scales[:config.lanes] + later, words + after, 0)
+    expected = expect(config, scales[:config.lanes] + later, words + after, (-128, 127))
     received = bench.sink(dut.o, count=len(expected))
     bench.run(deadline=20_000)
     assert len(words) > config.lanes and received == expected, f"seed {seed}"
