@@ -32,8 +32,8 @@ class WordFilter(wiring.Component):
     A window whose words are all empty gives one word with map 0.
 
     Flow control: a word a cycle. A word that may be the last of its window is held until the next tells: in a steady
-    stream this costs no cycle. ``o`` comes from a queue; ``i.ready`` comes from a register and is 1 only while the queue has
-    room for all that the stages before it may hold, so these never stall.
+    stream this costs no cycle. ``o`` comes from a queue; ``i.ready`` comes from a register and is 1 only while the
+    queue has room for all that the stages before it may hold, so these never stall.
 
     Members
     -------
