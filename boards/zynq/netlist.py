@@ -1,8 +1,9 @@
-"""Take constants off pins that a DSP slice or block RAM does not read, before placement.
+"""Take constants off pins that a DSP slice or block RAM does not read, before placement; tie resets that it does read.
 
 A constant 0 on a hard block is routed like any signal: a DSP slice that multiplies without its C port would take 48
 wires of the congested columns for nothing. Pins without a net read 1 on this family. What is removed is only what the
-block's mode ignores; everything else stays.
+block's mode ignores; everything else stays. For the same reason the reset of a register stage in use must have a net,
+which Yosys forgets for the pre-adder (RSTD): without one the stage would never leave reset.
 
     python -m boards.zynq.netlist IN.json OUT.json
 
@@ -19,6 +20,11 @@ CASCADES = {"ACIN", "BCIN", "PCIN", "CARRYCASCIN", "MULTSIGNIN"}
 REGISTERS = {"CREG": ("CEC", "RSTC"), "DREG": ("CED",), "ADREG": ("CEAD",), "MREG": ("CEM", "RSTM"),
              "PREG": ("CEP", "RSTP"), "INMODEREG": ("CEINMODE", "RSTINMODE"),
              "ALUMODEREG": ("CEALUMODE", "RSTALUMODE"), "CARRYINREG": ("CECARRYIN", "RSTALLCARRYIN")}
+
+#: Reset pin of each register stage. Yosys leaves some of them without a net: the stage would be held in reset.
+RESETS = {"AREG": "RSTA", "BREG": "RSTB", "CREG": "RSTC", "DREG": "RSTD", "ADREG": "RSTD", "MREG": "RSTM",
+          "PREG": "RSTP", "INMODEREG": "RSTINMODE", "OPMODEREG": "RSTCTRL", "CARRYINSELREG": "RSTCTRL",
+          "ALUMODEREG": "RSTALUMODE", "CARRYINREG": "RSTALLCARRYIN"}
 
 
 def _number(parameters, name, default=0):
@@ -84,15 +90,33 @@ def remove_constants(design: dict, top: str) -> Counter:
     return removed
 
 
+def tie_resets(design: dict, top: str) -> int:
+    """Give a constant 0 to reset pins without a net of registers that DSP slices of module ``top`` use; how many.
+
+    A pin without a net reads 1.
+    """
+    tied = 0
+    for cell in design["modules"][top]["cells"].values():
+        if cell["type"] != "DSP48E1":
+            continue
+        for register, pin in RESETS.items():
+            if _number(cell["parameters"], register) and pin not in cell["connections"]:
+                cell["connections"][pin], cell["port_directions"][pin] = ["0"], "input"
+                tied += 1
+    return tied
+
+
 def main(source: str, target: str, top: str = "top"):
     """Filter the netlist in file ``source`` to ``target``."""
     with open(source) as file:
         design = json.load(file)
     removed = remove_constants(design, top)
+    tied = tie_resets(design, top)
     with open(target, "w") as file:
         json.dump(design, file)
     for (kind, pin), bits in sorted(removed.items()):
         print(f"{kind}.{pin}: {bits} constant bits removed")
+    print(f"{tied} resets of DSP registers tied to 0")
 
 
 if __name__ == "__main__":

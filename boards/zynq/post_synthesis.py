@@ -82,6 +82,7 @@ def synthesise(component) -> dict:
             (Path(folder) / "top.json").rename(path)
     design = json.loads(path.read_text())
     netlist.remove_constants(design, "top")
+    netlist.tie_resets(design, "top")
     return design
 
 

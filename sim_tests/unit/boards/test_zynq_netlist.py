@@ -81,6 +81,20 @@ def test_block_ram_keeps_what_it_reads():
     assert pins == {"WEA", "WEBWE", "REGCEAREGCE", "RSTREGARSTREG", "RSTRAMARSTRAM", "RSTRAMB", "ENARDEN", "DIADI"}
 
 
+@pytest.mark.parametrize("register, pin", [("ADREG", "RSTD"), ("CREG", "RSTC"), ("INMODEREG", "RSTINMODE")])
+def test_resets_of_registers_in_use_are_tied_to_0_where_they_have_no_net(register, pin):
+    def tied(value, nets):
+        cell = dsp(opmode="0000101", **{register: value})
+        cell["connections"] |= {name: ["0"] for name in ("RSTA", "RSTB")}
+        cell["connections"].pop(pin, None)
+        cell["connections"] |= nets
+        count = netlist.tie_resets({"modules": {"top": {"cells": {"cell": cell}}}}, "top")
+        return count, cell["connections"].get(pin), cell["port_directions"].get(pin)
+    assert tied(1, {}) == (1, ["0"], "input")
+    assert tied(0, {})[:2] == (0, None)
+    assert tied(1, {pin: [99]})[:2] == (0, [99])
+
+
 def test_other_cells_are_left_alone():
     cell = {"type": "LUT2", "parameters": {}, "connections": {"C": ["0"]}, "port_directions": {"C": "input"}}
     assert filtered(cell) == ({"C"}, {})
