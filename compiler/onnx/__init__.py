@@ -1,0 +1,7 @@
+"""ONNX files to the float networks of compiler.model."""
+from .load import load_proto
+from .read import HostPart, read_proto
+from .simplify import simplify
+from .verify import largest_difference, tolerance
+
+__all__ = ["HostPart", "largest_difference", "load_proto", "read_proto", "simplify", "tolerance"]

@@ -1,0 +1,120 @@
+"""An ONNX file into memory: checked, with its external data, for one input and a batch of one."""
+from pathlib import Path
+
+import numpy as np
+import onnx
+from google.protobuf.message import DecodeError
+from onnx import numpy_helper
+
+#: Operator sets that are read.
+OPSETS = range(8, 22)
+
+
+def load_proto(path: Path | str, shape: tuple[int, ...] | None = None) -> onnx.ModelProto:
+    """The ONNX model in ``path``, checked and with all its weights in memory.
+
+    Parameters
+    ----------
+    path : Path or str
+    shape : tuple, optional
+        Shape of the input without the batch, in the file's own order, where the file leaves it open.
+
+    Raises
+    ------
+    ValueError
+        One sentence that says what is wrong with the file.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ValueError(f"there is no file {path}")
+    try:
+        proto = onnx.load(path, load_external_data=False)
+    except (DecodeError, UnicodeDecodeError):
+        raise ValueError(f"{path} is not a complete ONNX file: it is cut off, or it is something else") from None
+    if not proto.graph.node:
+        raise ValueError(f"{path} holds no ONNX network: its graph has no nodes")
+    _check_opset(proto, path)
+    _load_external_data(proto, path)
+    _check_finite(proto, path)
+    _fix_input(proto, path, shape)
+    try:
+        onnx.checker.check_model(proto)
+        # Shapes written by the exporter may be for another input.
+        del proto.graph.value_info[:]
+        return onnx.shape_inference.infer_shapes(proto, check_type=True, strict_mode=True)
+    except onnx.checker.ValidationError as error:
+        raise ValueError(f"{path} is not valid ONNX: {_first_line(error)}") from None
+    except onnx.shape_inference.InferenceError as error:
+        raise ValueError(f"{path} has shapes that do not fit each other: {_first_line(error)}") from None
+
+
+def _check_opset(proto, path):
+    versions = [entry.version for entry in proto.opset_import if entry.domain in ("", "ai.onnx")]
+    if not versions:
+        raise ValueError(f"{path} names no ONNX opset; export it again with opset {OPSETS[0]} to {OPSETS[-1]}")
+    if versions[0] not in OPSETS:
+        raise ValueError(f"{path} has opset {versions[0]}, which is not one of {OPSETS[0]} to {OPSETS[-1]}; export it "
+                         f"again with such an opset, or convert it with onnx.version_converter")
+
+
+def _load_external_data(proto, path):
+    for tensor in proto.graph.initializer:
+        if not onnx.external_data_helper.uses_external_data(tensor):
+            continue
+        location = next((entry.value for entry in tensor.external_data if entry.key == "location"), "")
+        try:
+            onnx.external_data_helper.load_external_data_for_tensor(tensor, str(path.parent))
+            tensor.data_location = onnx.TensorProto.DEFAULT
+            del tensor.external_data[:]
+            numpy_helper.to_array(tensor)
+        except (OSError, ValueError, onnx.checker.ValidationError):
+            raise ValueError(f"{path} keeps {tensor.name!r} in the file {location!r}, which is missing or too short; "
+                             f"it must lie beside the ONNX file") from None
+
+
+def _check_finite(proto, path):
+    for tensor in proto.graph.initializer:
+        values = numpy_helper.to_array(tensor)
+        if values.dtype.kind == "f" and not np.isfinite(values).all():
+            raise ValueError(f"{path} has weights {tensor.name!r} with values that are not finite (NaN or infinite); "
+                             f"train or export it again")
+
+
+def _fix_input(proto, path, shape):
+    """Make the shape of the input one with a batch of 1."""
+    weights = {tensor.name for tensor in proto.graph.initializer}
+    inputs = [entry for entry in proto.graph.input if entry.name not in weights]
+    if len(inputs) != 1:
+        names = ", ".join(repr(entry.name) for entry in inputs)
+        raise ValueError(f"{path} has {len(inputs)} inputs ({names}); the accelerator takes networks with one: "
+                         f"export the part behind the others without them")
+    tensor = inputs[0].type.tensor_type
+    if tensor.elem_type not in (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16):
+        kind = onnx.TensorProto.DataType.Name(tensor.elem_type)
+        raise ValueError(f"input {inputs[0].name!r} of {path} is of type {kind}; export the network with a FLOAT input")
+    # A dimension that is open has the value 0.
+    sizes = [dim.dim_value for dim in tensor.shape.dim]
+    if len(sizes) not in (2, 4):
+        raise ValueError(f"input {inputs[0].name!r} of {path} has {len(sizes)} dimensions; the accelerator takes "
+                         f"pictures (batch, channels, rows, columns) or vectors (batch, features)")
+    if sizes[0] > 1:
+        raise ValueError(f"input {inputs[0].name!r} of {path} is a batch of {sizes[0]}; export it with a batch of 1")
+    if shape is not None:
+        if len(shape) != len(sizes) - 1 or any(old not in (0, new) for old, new in zip(sizes[1:], shape, strict=False)):
+            given, own = ("x".join(map(str, numbers)) for numbers in (shape, sizes[1:]))
+            raise ValueError(f"shape {given} does not fit input {inputs[0].name!r} of {path}, which is {own} "
+                             f"(0: open)")
+        sizes[1:] = shape
+    if 0 in sizes[1:]:
+        raise ValueError(f"input {inputs[0].name!r} of {path} has open dimensions ({'x'.join(map(str, sizes[1:]))}, "
+                         f"0: open); give them, such as --shape 3x224x224")
+    for dim, size in zip(tensor.shape.dim, [1, *sizes[1:]], strict=True):
+        dim.dim_value = size
+    # The outputs follow from the input.
+    for output in proto.graph.output:
+        for dim in output.type.tensor_type.shape.dim:
+            dim.Clear()
+
+
+def _first_line(error):
+    return " ".join(str(error).split("\n\n")[0].split())[:300]
