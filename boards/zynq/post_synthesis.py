@@ -6,6 +6,7 @@ are random, input pins of hard blocks without a net read 1.
 
 Source: Xilinx UG473 (block RAM: port widths, modes).
 """
+import functools
 import hashlib
 import importlib.util
 import json
@@ -183,5 +184,9 @@ class NetlistSimulator(Simulator):
     UNDEFINED = 1
 
     def _build(self, component, *, assertions, **options):
-        verilog = netlist_verilog(synthesise(Top(self.config)), f"zeroskip_{self.config.name}", seed=self.UNDEFINED)
-        return build_library(verilog, f"netlist-{self.config.name}", **options)
+        return build_library(_top_verilog(self.config, self.UNDEFINED), f"netlist-{self.config.name}", **options)
+
+
+@functools.cache
+def _top_verilog(config, seed):
+    return netlist_verilog(synthesise(Top(config)), f"zeroskip_{config.name}", seed=seed)

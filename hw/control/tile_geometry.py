@@ -54,6 +54,8 @@ class AxisGeometry(wiring.Component):
         windows, span = Signal(LOCAL_BITS + 1), Signal(LOCAL_BITS + 4)
         scaled, shift, low0 = Signal(self.bits + 3), Signal(signed(5)), Signal(wide)
         low, high0, high = Signal(wide), Signal(wide), Signal(wide)
+        # Yosys 0.70 must not move it into a DSP slice: the copy that stays for other readers comes out as constant 0.
+        loaded = Signal(self.bits, attrs={"keep": 1})
         remaining, most = self.i.size_out - self.i.origin, self.i.step + self.i.overlap
         m.d.sync += [
             windows.eq(Mux(remaining < most, remaining, most)),
@@ -67,11 +69,12 @@ class AxisGeometry(wiring.Component):
             self.o.windows.eq(windows),
             self.o.low.eq(low),
             self.o.high.eq(high),
-            self.o.loaded.eq(Mux(high >= low, high - low + 1, 0)),
+            loaded.eq(Mux(high >= low, high - low + 1, 0)),
             self.o.first.eq(low0 - low),
             self.o.next.eq(self.i.origin + self.i.step),
             self.o.last.eq(self.o.next + self.i.overlap >= self.i.size_out),
         ]
+        m.d.comb += self.o.loaded.eq(loaded)
         return m
 
 
