@@ -2,8 +2,8 @@
 
 A constant 0 on a hard block is routed like any signal: a DSP slice that multiplies without its C port would take 48
 wires of the congested columns for nothing. Pins without a net read 1 on this family. What is removed is only what the
-block's mode ignores; everything else stays. For the same reason the reset of a register stage in use must have a net,
-which Yosys forgets for the pre-adder (RSTD): without one the stage would never leave reset.
+block's mode ignores; everything else stays. The reset of a register stage in use gets a net where Yosys gives it none
+(RSTD of the pre-adder), so that it does not depend on what an open pin reads.
 
     python -m boards.zynq.netlist IN.json OUT.json
 
@@ -21,7 +21,7 @@ REGISTERS = {"CREG": ("CEC", "RSTC"), "DREG": ("CED",), "ADREG": ("CEAD",), "MRE
              "PREG": ("CEP", "RSTP"), "INMODEREG": ("CEINMODE", "RSTINMODE"),
              "ALUMODEREG": ("CEALUMODE", "RSTALUMODE"), "CARRYINREG": ("CECARRYIN", "RSTALLCARRYIN")}
 
-#: Reset pin of each register stage. Yosys leaves some of them without a net: the stage would be held in reset.
+#: Reset pin of each register stage.
 RESETS = {"AREG": "RSTA", "BREG": "RSTB", "CREG": "RSTC", "DREG": "RSTD", "ADREG": "RSTD", "MREG": "RSTM",
           "PREG": "RSTP", "INMODEREG": "RSTINMODE", "OPMODEREG": "RSTCTRL", "CARRYINSELREG": "RSTCTRL",
           "ALUMODEREG": "RSTALUMODE", "CARRYINREG": "RSTALLCARRYIN"}
@@ -91,10 +91,7 @@ def remove_constants(design: dict, top: str) -> Counter:
 
 
 def tie_resets(design: dict, top: str) -> int:
-    """Give a constant 0 to reset pins without a net of registers that DSP slices of module ``top`` use; how many.
-
-    A pin without a net reads 1.
-    """
+    """Give a constant 0 to reset pins without a net of registers that DSP slices of module ``top`` use; how many."""
     tied = 0
     for cell in design["modules"][top]["cells"].values():
         if cell["type"] != "DSP48E1":

@@ -79,7 +79,7 @@ class OpenZynqPlatform(XilinxPlatform):
             --device {{platform._xray_part}}
             --json {{name}}.json
             -o xdc={{name}}.xdc
-            -o fasm={{name}}.fasm
+            -o fasm={{name}}.routed.fasm
             --report {{name}}.report.json
             --log {{name}}.nextpnr.log
             --quiet
@@ -88,6 +88,7 @@ class OpenZynqPlatform(XilinxPlatform):
             {{get_override("nextpnr_options")}}
         """,
         'echo "== frames"',
+        r""""$PYTHON" -m boards.zynq.tie_pins {{name}}.routed.fasm {{name}}.fasm""",
         r"""
         "$PYTHON" -m boards.bitstream assemble {{name}}.fasm -o {{name}}.frm
             --database "$XRAY_DATABASE/{{platform._xray_family}}" --part {{platform._xray_part}}
