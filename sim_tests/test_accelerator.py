@@ -225,7 +225,7 @@ def test_fuzzed_descriptors_never_hang():
                     continue    # a legal address elsewhere would overwrite this test's own data
                 value = int(rng.integers(field.low, field.high, endpoint=True)) if rng.random() < .8 else int(
                     rng.integers(1 << 32))
-                data[4 * field.word:4 * field.word + 4] = value.to_bytes(4, "little")
+                data[4 * field.word:4 * field.word + 4] = (value % 2**32).to_bytes(4, "little")
             program.segments[0] = good[0], bytes(data)
             try:
                 run_program(board, program, x, maps=(), max_cycles=60_000_000)

@@ -7,6 +7,7 @@ import pytest
 from compiler.image import capability
 from golden.formats import decode, plan_map
 from hw.configs import CONFIGS
+from hw.descriptor import FIELD_BY_NAME
 from hw.registers import ERRORS, IDENTITY, VERSION, register
 
 from .c_programs import make, need, run, run_until, write_digits
@@ -116,7 +117,7 @@ def test_driver_runs_up_to_the_error_of_registers_in_memory(digits, tmp_path):
     assert registers[register("layer_count").offset // 4] == header[44 // 4]
     descriptor = memory[(region + int(header[40 // 4])) // 4:]
     plan = plan_map((1, 28, 28), TINY, signed=True, dense=True)
-    first = int(descriptor[6])
+    first = int(descriptor[FIELD_BY_NAME["in_address"].word])
     assert region <= first < region + REGION_BYTES
     stored = decode(memory[first // 4:(first + plan.size) // 4].tobytes(), TINY, plan)
     assert (stored.reshape(-1) == np.fromfile(golden / "input.bin", np.int8)).all()
