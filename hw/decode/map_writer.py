@@ -22,8 +22,8 @@ def pixel_word(c: AcceleratorConfig) -> data.StructLayout:
 
 
 def slot_values(c: AcceleratorConfig) -> data.StructLayout:
-    """A slot whose map is done: its values take ``beats`` beats."""
-    return data.StructLayout({"beats": range(c.value_beats + 1), "slot": slot_info(c)})
+    """A slot whose map is done: its values take ``beats`` beats; ``empty``: none."""
+    return data.StructLayout({"beats": range(c.value_beats + 1), "empty": 1, "slot": slot_info(c)})
 
 
 def popcount(bits):
@@ -108,7 +108,8 @@ class MapWriter(wiring.Component):
             m.d.sync += self.o.valid.eq(0)
         with m.If(advance & slot_ends):
             m.d.sync += [self.o.valid.eq(1), self.o.p.slot.eq(word_q2.slot),
-                         self.o.p.beats.eq(Mux(self.i_dense, 0, beats))]
+                         self.o.p.beats.eq(Mux(self.i_dense, 0, beats)),
+                         self.o.p.empty.eq(self.i_dense | (offset == 0) & (count == 0))]
         return m
 
     def _build_count(self, m, *, advance, slot_ends, count):

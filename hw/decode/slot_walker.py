@@ -9,6 +9,7 @@ from amaranth.lib.wiring import In, Out
 from .. import payloads
 from ..config import ROW_BITS, SEGMENT, AcceleratorConfig
 from ..stream.fifo import StreamFifo
+from ..stream.register import StreamRegister
 
 #: Bits of an address in beats.
 ADDRESS_BITS = 32 - 3
@@ -83,7 +84,10 @@ class SlotWalker(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         m.submodules.slots = slots = StreamFifo(shape=slot_place(), depth=self.SLOTS)
-        wiring.connect(m, slots.o, wiring.flipped(self.o))
+        # The receiver's ready is late: it ends in this register.
+        m.submodules.place = place = StreamRegister(slot_place())
+        wiring.connect(m, slots.o, place.i)
+        wiring.connect(m, place.o, wiring.flipped(self.o))
         job = Signal(payloads.load_job(self.config))
         base, product = Signal(ADDRESS_BITS), Signal(ADDRESS_BITS)
         # Blocks are counted in slots: so their distance fits the multiplier.
@@ -96,7 +100,8 @@ class SlotWalker(wiring.Component):
         m.d.comb += [
             slots.i.p.address.eq(address),
             walks.eq(1),
-            self.o_active.eq(walks | slots.o_moves | credit_moves | self.o_request.valid & self.o_request.ready),
+            self.o_active.eq(walks | slots.o_moves | credit_moves | self.o.valid & self.o.ready
+                             | self.o_request.valid & self.o_request.ready),
         ]
         with m.If(self.o_request.ready):
             m.d.sync += self.o_request.valid.eq(0)
@@ -105,7 +110,8 @@ class SlotWalker(wiring.Component):
                          self.o_request.p.beats.eq(beats)]
         with m.FSM():
             with m.State("Idle"):
-                m.d.comb += [self.i_job.ready.eq(1), self.o_idle.eq(slots.level == 0), walks.eq(self.i_job.valid)]
+                m.d.comb += [self.i_job.ready.eq(1), walks.eq(self.i_job.valid),
+                             self.o_idle.eq((slots.level == 0) & ~self.o.valid)]
                 m.d.sync += job.eq(self.i_job.p)
                 with m.If(self.i_job.valid):
                     m.next = "Row"

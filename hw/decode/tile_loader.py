@@ -9,6 +9,7 @@ from amaranth.lib.wiring import In, Out
 from .. import payloads
 from ..config import BEAT, SEGMENT, AcceleratorConfig
 from ..stream.fifo import StreamFifo
+from ..stream.register import StreamRegister
 from .dense_reader import DenseReader
 from .map_reader import MapReader
 from .map_writer import MapWriter, slot_values
@@ -114,8 +115,8 @@ class TileLoader(wiring.Component):
         self._build_value_write(m, value_reader, dense_reader, slot)
         m.d.comb += self.o_active.eq(
             ~waits | walker.o_active | map_writer.o_active | value_reader.o_active | self.o_value_write.valid
-            | m.submodules.beats.o_moves | m.submodules.slots.o_moves
-            | self.o_value_request.valid & self.o_value_request.ready)
+            | m.submodules.beats.o_moves | m.submodules.beat.o.valid & m.submodules.beat.o.ready
+            | m.submodules.slots.o_moves | self.o_value_request.valid & self.o_value_request.ready)
         return m
 
     def _build_control(self, m, walker, *, loading, slot, slot_ends, done):
@@ -152,19 +153,21 @@ class TileLoader(wiring.Component):
         """From the queue of beats to the words of pixels. Returns the signal that the last word of a slot is taken."""
         m.submodules.beats = beats = StreamFifo(shape=BEAT, depth=self.MAP_DEPTH)
         m.submodules.map_reader = map_reader = MapReader(config=self.config)
+        m.submodules.beat = beat = StreamRegister(BEAT)
         wiring.connect(m, wiring.flipped(self.i_map_data), beats.i)
+        wiring.connect(m, beats.o, beat.i)
         dense = self.i_layer.dense_in
         pixel = Signal(range(SEGMENT))
         slot_ends = Signal()
         # Beats of the next tile must wait in the queue: loading holds from a tile's first to its last word.
         for reader, chosen in ((map_reader, ~dense), (dense_reader, dense)):
             m.d.comb += [
-                reader.i.payload.eq(beats.o.payload),
-                reader.i.valid.eq(beats.o.valid & loading & chosen),
+                reader.i.payload.eq(beat.o.payload),
+                reader.i.valid.eq(beat.o.valid & loading & chosen),
                 reader.o.ready.eq(map_writer.i.ready),
             ]
         m.d.comb += [
-            beats.o.ready.eq(loading & Mux(dense, dense_reader.i.ready, map_reader.i.ready)),
+            beat.o.ready.eq(loading & Mux(dense, dense_reader.i.ready, map_reader.i.ready)),
             walker.i_beat_taken.eq(beats.o.valid & beats.o.ready),
             map_writer.i.valid.eq(map_reader.o.valid | dense_reader.o.valid),
             map_writer.i.p.map.eq(Mux(dense, dense_reader.o.payload, map_reader.o.payload)),
@@ -183,9 +186,8 @@ class TileLoader(wiring.Component):
         m.submodules.slots = slots = StreamFifo(shape=slot_values(self.config), depth=self.VALUE_SLOTS)
         wiring.connect(m, slots.o, value_reader.i)
         counted, request = map_writer.o, self.o_value_request
-        empty = Signal()
+        empty = counted.p.empty
         m.d.comb += [
-            empty.eq(counted.p.beats == 0),
             slots.i.payload.eq(counted.payload),
             # Empty slots would hold up the data behind them; the last one tells that the tile is done.
             slots.i.valid.eq(counted.valid & Mux(empty, counted.p.slot.last, ~request.valid)),

@@ -60,12 +60,12 @@ class ValueReader(wiring.Component):
         m.d.comb += [
             self.o_active.eq(self.i.valid | self.o_done),
             more.eq(beat + 1 < self.i.p.beats),
-            self.i_data.ready.eq(self.i.valid & (self.i.p.beats != 0)),
+            self.i_data.ready.eq(self.i.valid & ~self.i.p.empty),
             taken.eq(self.i_data.valid & self.i_data.ready),
             self.o_write.valid.eq(taken),
             self.o_write.p.address.eq(Cat(beat, self.i.p.slot.slot)),
             self.o_write.p.data.eq(self.i_data.payload),
-            self.i.ready.eq((self.i.p.beats == 0) | (taken & ~more)),
+            self.i.ready.eq(self.i.p.empty | (taken & ~more)),
         ]
         with m.If(taken):
             m.d.sync += beat.eq(Mux(more, beat + 1, 0))
