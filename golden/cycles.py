@@ -1,4 +1,7 @@
-"""Cycle estimate of a layer: what the compiler minimises and what simulation is compared with.
+"""Cycle estimate of a layer: what the compiler minimises when it chooses a tiling.
+
+It knows densities, not maps, and is cheap enough to cost all tilings at once. The cycles that are quoted for a layer
+are those of :mod:`golden.cycle_model`, which follows the hardware.
 
 The four stages work at the same time, so the slowest sets the pace:
 

@@ -1,0 +1,243 @@
+"""From a network and its golden maps to the counters of each layer."""
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from golden.formats import plan_map
+from golden.layer import LayerResult
+from golden.network import QuantisedNetwork
+from golden.tiling import Geometry, Tiling, ceil_div, pooled_length
+from hw.config import LOCAL_BITS, SEGMENT, AcceleratorConfig
+from hw.descriptor import DESCRIPTOR_BYTES, FIELDS, unpack
+from hw.registers import COUNTERS
+
+from .machine import TOTALS, simulate
+from .state import LAYER, RUN
+
+#: Deepest queue without a register at its output (hw/stream/fifo.py).
+MAX_LUT_DEPTH = 32
+
+
+@dataclass(frozen=True)
+class MemoryTiming:
+    """What the memory behind the AXI bus does; the default is that of ``boards.sim.simulator.Simulator``.
+
+    Parameters
+    ----------
+    read_latency, write_latency : int
+        Cycles from a read address to its first beat, and from the last beat of a write to its response; at least 1.
+    cycles_per_beat : int
+        Cycles from one beat to the next, of reads and of writes; 1 is the most that a bus can do.
+    """
+    read_latency: int = 30
+    write_latency: int = 30
+    cycles_per_beat: int = 1
+
+    def __post_init__(self):
+        for name, value in vars(self).items():
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                raise ValueError(f"{name} must be a positive integer, not {value!r}")
+
+
+@dataclass(frozen=True)
+class LayerWork:
+    """A layer as the model sees it.
+
+    Parameters
+    ----------
+    fields : dict
+        Its descriptor, by field (``hw.descriptor.unpack``).
+    words : uint8 array [blocks, in_height, in_width]
+        Non-zero values of each sparsity map word of the input.
+    full, pooled : uint8 array [blocks, height, segments] or None
+        Non-zero values of each slot that the layer writes, before pooling and after; None where it does not write.
+    """
+    fields: Mapping[str, int]
+    words: np.ndarray
+    full: np.ndarray | None
+    pooled: np.ndarray | None
+
+
+@dataclass(frozen=True)
+class ModelledRun:
+    """``layers``: for each layer the counters of ``hw.registers.COUNTERS`` by name; ``accesses``: for each layer the
+    counts of ``ACCESSES``; ``cycles``: of the run, from start to interrupt. ``layers`` and ``cycles`` are those of
+    ``boards.sim.run.RunResult``."""
+    layers: list[dict[str, int]]
+    accesses: list[dict[str, int]]
+    cycles: int
+
+
+def _word_counts(values, block):
+    """Non-zero values of each map word ``[blocks, H, W]`` of ``values[C, H, W]``."""
+    values = np.asarray(values) != 0
+    padded = np.pad(values, ((0, -len(values) % block), (0, 0), (0, 0)))
+    return padded.reshape(-1, block, *values.shape[1:]).sum(axis=1, dtype=np.uint8)
+
+
+def _slot_counts(words):
+    """Non-zero values of each slot ``[blocks, H, segments]`` from those of its words."""
+    blocks, height, width = words.shape
+    padded = np.pad(words, ((0, 0), (0, 0), (0, -width % SEGMENT)))
+    return padded.reshape(blocks, height, -1, SEGMENT).sum(axis=-1, dtype=np.uint8)
+
+
+def descriptor_fields(geometry: Geometry, tiling: Tiling, config: AcceleratorConfig) -> dict[str, int]:
+    """A descriptor of a layer that nobody has compiled: maps without gaps, everything at address 0.
+
+    Time depends on addresses only where bursts are cut: at multiples of ``max_burst`` beats.
+    """
+    dense = geometry.dense_shift is not None
+    plan = plan_map((geometry.in_channels, geometry.in_height, geometry.in_width), config, dense=dense)
+    fields = dict.fromkeys((field.name for field in FIELDS), 0) | vars(tiling) | {
+        name: value for name, value in vars(geometry).items() if name != "dense_shift"}
+    return fields | {"dense_in": int(dense), "dense_shift": geometry.dense_shift or 0,
+                     "write_full": int(geometry.write_full), "tile_overlap": geometry.tile_overlap,
+                     "in_row_bytes": plan.row_bytes, "in_segment_bytes": plan.segment_bytes,
+                     "in_block_bytes": config.slot_bytes}
+
+
+def layer_work(fields: Mapping[str, int], inputs: Sequence[np.ndarray], full: np.ndarray | None,
+               pooled: np.ndarray | None, config: AcceleratorConfig) -> LayerWork:
+    """The work of a layer with a descriptor ``fields``.
+
+    Parameters
+    ----------
+    inputs : sequence of arrays [C, H, W]
+        What it reads, a map or slice after the other; each starts with a new block of channels. Only what is 0 and
+        what is not matters.
+    full, pooled : array [O, H, W] or None
+        What it writes before and after pooling; None where the descriptor asks for no such map.
+
+    Raises
+    ------
+    ValueError
+        The maps are not of the sizes that the descriptor gives.
+    """
+    words = np.concatenate([_word_counts(part, config.block) for part in inputs])
+    blocks = ceil_div(fields["in_channels"], config.block)
+    expected = blocks, fields["in_height"], fields["in_width"]
+    if words.shape != expected:
+        raise ValueError(f"the descriptor reads {expected} (blocks of {config.block} channels, rows, columns), the "
+                         f"input has {words.shape}")
+    height, width = fields["out_height"], fields["out_width"]
+    written = []
+    for name, values, wanted, size in (
+            ("full", full, fields["write_full"], (height, width)),
+            ("pooled", pooled, fields["pool"], [pooled_length(side, fields["pool"]) for side in (height, width)])):
+        expected = (fields["out_channels"], *size) if wanted else None
+        if (None if values is None else np.shape(values)) != expected:
+            raise ValueError(f"the descriptor writes a {name} map of {expected}, not of "
+                             f"{None if values is None else np.shape(values)}")
+        written.append(_slot_counts(_word_counts(values, config.block)) if wanted else None)
+    return LayerWork(fields, words, *written)
+
+
+def model_network(network: QuantisedNetwork, maps: Mapping[str, np.ndarray], results: Mapping[str, LayerResult],
+                  descriptors: bytes, config: AcceleratorConfig, *, memory: MemoryTiming | None = None,
+                  descriptor_address: int = 0, log_address: int = 0) -> ModelledRun:
+    """The counters of every layer of a network that runs on one input.
+
+    Parameters
+    ----------
+    network, maps, results
+        A network, and what ``golden.network.run_network`` returned for it and the input.
+    descriptors : bytes
+        The packed descriptors of the layers, in their order: tilings and addresses (``Program.segments[0][1]``).
+    config : AcceleratorConfig
+    memory : MemoryTiming, optional
+    descriptor_address, log_address : int
+        As in the registers of these names: bursts are cut at their addresses; no log is written at 0.
+
+    Raises
+    ------
+    ValueError
+        The descriptors are not those of this network.
+    """
+    if len(descriptors) != len(network.layers) * DESCRIPTOR_BYTES:
+        raise ValueError(f"{len(descriptors)} bytes are not the descriptors of {len(network.layers)} layers, "
+                         f"{DESCRIPTOR_BYTES} bytes each")
+    layers = []
+    for number, layer in enumerate(network.layers):
+        fields = unpack(descriptors[number * DESCRIPTOR_BYTES:][:DESCRIPTOR_BYTES])
+        inputs = [maps[part.map][part.first:part.first + part.channels] for part in layer.inputs]
+        result = results[layer.name]
+        try:
+            layers.append(layer_work(fields, inputs, result.full if fields["write_full"] else None, result.pooled,
+                                     config))
+        except ValueError as error:
+            raise ValueError(f"layer {layer.name}: {error}") from None
+    return model_run(layers, config, memory=memory, descriptor_address=descriptor_address, log_address=log_address)
+
+
+def model_run(layers: Sequence[LayerWork], config: AcceleratorConfig, *, memory: MemoryTiming | None = None,
+              descriptor_address: int = 0, log_address: int = 0) -> ModelledRun:
+    """The same for layers whose work is known: random sparsity maps, for one.
+
+    ``ValueError`` if the run does not end. Descriptors that the hardware refuses are not looked for:
+    ``golden.tiling.check_tiling``.
+    """
+    if not layers:
+        return ModelledRun([], [], 1)
+    run = _run_record(config, memory or MemoryTiming(), len(layers), descriptor_address, log_address)
+    arrays = [[], [], [], []]
+    records = np.zeros(len(layers), LAYER)
+    starts = [0, 0, 0, 0]
+    for record, layer in zip(records, layers, strict=True):
+        for name, value in layer.fields.items():
+            record[name] = value
+        slots = _slot_counts(layer.words)
+        record["in_segments"] = slots.shape[-1]
+        record["dense_beats"] = config.map_beats
+        if layer.fields["dense_in"]:
+            record["dense_beats"] = max(1, (SEGMENT << layer.fields["dense_shift"]) // config.values_per_beat)
+        for name, counts in (("full", layer.full), ("pool", layer.pooled)):
+            if counts is not None:
+                record[f"{name}_rows"], record[f"{name}_segments"] = counts.shape[1:]
+        for place, (name, counts) in enumerate((("words", layer.words), ("slots", slots), ("full", layer.full),
+                                                ("pool", layer.pooled))):
+            record[f"{name}_at"] = starts[place]
+            if counts is not None:
+                arrays[place].append(counts.reshape(-1))
+                starts[place] += counts.size
+    totals, cycles = simulate(run, records, *(np.concatenate([np.zeros(0, np.uint8), *parts]) for parts in arrays))
+    if cycles < 0:
+        raise ValueError("the run never ends: the descriptors are not legal on this configuration")
+    spent = totals[1::2] - totals[::2]
+    layers = [dict(zip(TOTALS, map(int, row), strict=True)) for row in spent]
+    return ModelledRun([_counters(total, config) for total in layers], [_accesses(total, config) for total in layers],
+                       cycles)
+
+
+def _run_record(config, memory, layers, descriptor_address, log_address):
+    run = np.zeros(1, RUN)
+    capacity = 4 * config.window_words
+    address_bits = (2 * config.tile_slots * SEGMENT - 1).bit_length()
+    for name, value in dict(
+            groups=config.groups, lanes=config.lanes, block=config.block, drain=config.drain,
+            max_burst=config.max_burst, values_per_beat=config.values_per_beat, map_beats=config.map_beats,
+            block_words=config.block_words, slots=max(4, 2 * config.lanes // config.block),
+            setup=max(address_bits, LOCAL_BITS + 2) + 1, capacity=capacity,
+            sums_latency=1 if capacity <= MAX_LUT_DEPTH else 2, descriptor_address=descriptor_address,
+            log_address=log_address, layers=layers, **vars(memory)).items():
+        run[name] = value
+    return run
+
+
+def _counters(total, config):
+    """The counters of ``hw.registers.COUNTERS``; a group that is neither busy nor stalled has no job."""
+    counters = {"cycles": total["cycle"]} | {name: total[name] for name, _ in COUNTERS if name in total}
+    spent = sum(total[name] for name in ("busy", "stall_output", "stall_tile", "stall_weights", "stall_find"))
+    counters["idle"] = counters["cycles"] * config.groups - spent
+    return {name: counters[name] for name, _ in COUNTERS}
+
+
+def _accesses(total, config):
+    return {
+        "multiplications": total["lane_cycles"], "weight_reads": total["busy"] * config.lanes,
+        "weight_writes": total["weight_beats"] * config.groups, "map_reads": total["map_reads"],
+        "map_writes": total["map_words"] * config.groups, "value_reads": total["busy"],
+        "value_writes": total["value_beats"] * config.groups, "sum_reads": total["sum_reads"],
+        "sum_writes": total["sum_writes"], "dram_reads": total["read_beats"], "dram_writes": total["write_beats"],
+    }
