@@ -1,0 +1,263 @@
+"""The figures of a page, drawn with matplotlib: a line for each layer, or a point.
+
+They are 400 pixels wide, so that their text can be read on a phone as well as beside another figure on a screen. What
+is drawn in ``INK`` takes the colour of the text around it when the figure stands in a page.
+"""
+import io
+import itertools
+import pathlib
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch, PathPatch
+from matplotlib.path import Path
+from matplotlib.textpath import TextPath
+from matplotlib.ticker import EngFormatter, FuncFormatter, MaxNLocator
+from matplotlib.transforms import Bbox
+
+from boards.sim.report import BEAT_BYTES
+from boards.sim.table import node_label
+
+from .record import Row, Run
+
+INK = "#010203"
+#: Inches, at 96 pixels each.
+WIDTH, LINE, MARGIN = 4.2, 0.17, 0.28
+#: Lines from which on the axis is repeated above the figure; letters of a layer's name; names of points.
+MANY_LINES, LETTERS, MOST_LABELS = 25, 16, 25
+#: Colours that people who see fewer colours can tell apart (M. Okabe, K. Ito).
+BLUE, SKY, ORANGE, GREEN, RED, PINK, GREY = ("#0072b2", "#56b4e9", "#e69f00", "#009e73", "#d55e00", "#cc79a7",
+                                             "#999999")
+#: Where a label can stand about its point: steps to the right and up.
+PLACES = ((1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (-1, 1), (1, -1), (-1, -1))
+
+
+@dataclass(frozen=True)
+class Bar:
+    """A kind of bar or point: what the legend calls it, and the counters that it is made of."""
+    label: str
+    colour: str
+    formula: str
+
+
+#: What the cycles of a layer go to (``Row.split``), in the order of the bars.
+PARTS = {
+    "work": Bar("work", BLUE, "lane_cycles / (groups × lanes)"),
+    "empty": Bar("lanes without a kernel", SKY, "busy / groups − work"),
+    "stall_find": Bar("find-non-zero bubbles", ORANGE, "stall_find / groups"),
+    "stall_weights": Bar("weight load", GREEN, "stall_weights / groups"),
+    "stall_tile": Bar("DRAM: waiting for input tiles", RED, "stall_tile / groups"),
+    "stall_output": Bar("drain: waiting for postprocess and the write port", PINK, "stall_output / groups"),
+    "idle": Bar("tail: groups without a job", GREY, "idle / groups"),
+}
+DENSITY = {"density_in": Bar("input", BLUE, "density_in"),
+           "density_out": Bar("output, before pooling", ORANGE, "density_out")}
+COMPARISON = {"dense": Bar("dense", GREY, "macs / (groups × lanes)"),
+              "measured": Bar("zero skip alone: this run", BLUE, "cycles"),
+              "bound": Bar("bound: non-zero MACs on all lanes", SKY, "nonzero_macs / (groups × lanes)")}
+TRAFFIC = {"dram_read_bytes": Bar("read", BLUE, "dram_read_bytes"),
+           "dram_write_bytes": Bar("written", ORANGE, "dram_write_bytes")}
+ROOFLINE = {"layer": Bar("a layer; the larger, the more cycles", BLUE, "nonzero_macs, cycles, dram_*_bytes")}
+SPREAD = {"all": Bar("least to most", SKY, "cycles_of_runs"), "half": Bar("the middle half", BLUE, "cycles_of_runs"),
+          "median": Bar("median", ORANGE, "cycles_of_runs")}
+STYLE = {
+    "font.size": 9, "text.parse_math": False, "svg.fonttype": "none", "svg.hashsalt": "zeroskip",
+    "axes.spines.left": False, "axes.spines.right": False, "axes.spines.top": False, "axes.spines.bottom": False,
+    "axes.titlesize": 9, "axes.titlelocation": "left", "axes.axisbelow": True, "axes.edgecolor": INK,
+    "axes.labelcolor": INK, "text.color": INK, "xtick.color": INK, "ytick.color": INK, "grid.color": INK,
+    "grid.alpha": 0.15, "xtick.major.size": 0, "ytick.major.size": 0,
+}
+
+
+def draw(make: Callable[[Run], Figure], run: Run, title: str, legend: Iterable[Bar], png: pathlib.Path) -> str:
+    """Draws a figure of this module, ``make``, with title and legend into the file ``png``; the SVG for a page.
+
+    The SVG has neither, refers to nothing outside, and has no names that another figure of the page could have.
+    """
+    with matplotlib.rc_context(STYLE):
+        figure = make(run)
+        text = io.StringIO()
+        figure.savefig(text, format="svg", transparent=True, metadata={"Date": None})
+        # Outside of the figure as it stands in a page: the file is made large enough for them.
+        figure.legend(handles=[Patch(color=bar.colour, label=bar.label) for bar in legend], loc="upper left",
+                      bbox_to_anchor=(0, 0), frameon=False)
+        figure.text(0, 1, f"{run.network}, {run.config.name}: {title}", va="bottom")
+        # The PNG writer does not take more pixels than 65,535 a side.
+        figure.savefig(png, dpi=min(144, 60_000 / figure.get_figheight()), facecolor="white", bbox_inches="tight")
+    svg = text.getvalue()
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg[svg.index("<svg"):], flags=re.DOTALL)
+    svg = re.sub(r' id="[A-Za-z0-9]+_[0-9]+"', "", svg)
+    return svg.replace(INK, "currentColor").replace("<svg ", '<svg aria-hidden="true" ', 1)
+
+
+def cycles(run: Run) -> Figure:
+    """Cycles of each layer split by ``PARTS``: absolute, and as shares of the layer."""
+    figure, (absolute, share) = _lines(run.rows, 2)
+    splits = [row.split(run.config) for row in run.rows]
+    for axes, title, limit, scale in ((absolute, "cycles", None, [1 / run.total.runs] * len(splits)),
+                                      (share, "share of the layer, %", 100, [100 / row.cycles for row in run.rows])):
+        _stack(axes, title, [([float(split[part]) * factor for split, factor in zip(splits, scale, strict=True)],
+                              bar.colour) for part, bar in PARTS.items()], limit)
+    return figure
+
+
+def density(run: Run) -> Figure:
+    """Share of non-zero values in the input and the output of each layer."""
+    figure, (axes,) = _lines(run.rows, 1, bars=len(DENSITY))
+    _side_by_side(axes, "non-zero values, %", [([100 * getattr(row, key) for row in run.rows], bar.colour)
+                                               for key, bar in DENSITY.items()], 100)
+    return figure
+
+
+def comparison(run: Run) -> Figure:
+    """Cycles of each layer against an array that multiplies zeros as well, and against the non-zero MACs alone."""
+    figure, (absolute, ratio) = _lines(run.rows, 2, bars=len(COMPARISON))
+    kinds = {"dense": run.dense_cycles, "measured": lambda row: row.cycles, "bound": run.bound_cycles}
+    _side_by_side(absolute, "cycles", [([kinds[key](row) / run.total.runs for row in run.rows], bar.colour)
+                                       for key, bar in COMPARISON.items()])
+    _stack(ratio, "dense over this run", [([run.dense_cycles(row) / row.cycles for row in run.rows], BLUE)])
+    ratio.axvline(1, color=INK, linewidth=1)
+    return figure
+
+
+def roofline(run: Run) -> Figure:
+    """Non-zero MACs a cycle over non-zero MACs a byte of the busier port; the area of a point goes with its cycles.
+
+    Layers that multiply or move nothing have no point. Labels that would cover another are left out, those of layers
+    with fewer cycles first.
+    """
+    figure = Figure(figsize=(WIDTH, 0.85 * WIDTH), layout="constrained")
+    axes = figure.subplots()
+    points = sorted(((row.nonzero_macs / row.port_bytes, row.nonzero_macs / row.cycles, row) for row in run.rows
+                     if row.nonzero_macs and row.port_bytes), key=lambda point: -point[2].cycles)
+    lanes = run.config.total_lanes
+    ridge = lanes / BEAT_BYTES
+    left, right = (pick([ridge, *(x for x, _, _ in points)]) for pick in (min, max))
+    roof = [left / 3, ridge, right * 4]
+    axes.loglog(roof, [run.ceiling(x) for x in roof], color=INK, linewidth=1.2)
+    axes.scatter([x for x, _, _ in points], [y for _, y, _ in points], color=BLUE, alpha=0.6, linewidths=0, zorder=3,
+                 s=[max(12, 600 * row.cycles / run.total.cycles) for _, _, row in points])
+    # Room for labels above the roof and below the points.
+    low = min([run.ceiling(left), *(y for _, y, _ in points)])
+    axes.set(xlim=(roof[0], roof[-1]), ylim=(low / 4, lanes * 8), xlabel="non-zero MACs a byte of the busier port",
+             ylabel="non-zero MACs a cycle")
+    texts = [axes.text(roof[0] * 1.1, lanes, f"{lanes} lanes", va="bottom"),
+             axes.text(ridge / 12, lanes / 12 * 1.25, f"{BEAT_BYTES} bytes a cycle", rotation_mode="anchor",
+                       rotation=np.degrees(np.arctan(1.25 * BEAT_BYTES)), transform_rotates_text=True)]
+    axes.plot([roof[0], ridge], [lanes, lanes], ":", color=INK, linewidth=1)
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.minorticks_off()
+    axes.grid()
+    lines = Path([(roof[0], lanes), (roof[-1], lanes), (ridge, lanes), (roof[0], run.ceiling(roof[0]))])
+    _label(figure, axes, points, texts, lines)
+    return figure
+
+
+def traffic(run: Run) -> Figure:
+    """Bytes of each layer on the bus, and how long each port was busy with them."""
+    figure, (absolute, share) = _lines(run.rows, 2, bars=1)
+    _stack(absolute, "bytes", [([getattr(row, key) / run.total.runs for row in run.rows], bar.colour)
+                               for key, bar in TRAFFIC.items()])
+    _side_by_side(share, "port busy, % of cycles",
+                  [([100 * getattr(row, key) / BEAT_BYTES / row.cycles for row in run.rows], bar.colour)
+                   for key, bar in TRAFFIC.items()], 100)
+    return figure
+
+
+def spread(run: Run) -> Figure:
+    """Cycles of each image over the mean of all images, for each layer and the sum: least to most, the middle half as
+    a bar, the median as a point."""
+    rows = [run.total, *run.rows]
+    figure, (axes,) = _lines(rows, 1)
+    relative = np.array([np.array(row.cycles_of_runs) / np.mean(row.cycles_of_runs) * 100 for row in rows])
+    low, lower, median, upper, high = np.percentile(relative, (0, 25, 50, 75, 100), axis=1)
+    places = np.arange(len(rows))
+    axes.hlines(places, low, high, color=SKY, linewidth=1.5)
+    axes.hlines(places, lower, upper, color=BLUE, linewidth=6)
+    axes.plot(median, places, "o", color=ORANGE, markersize=4)
+    margin = max(0.5, 0.03 * (high.max() - low.min()))
+    _finish(axes, "cycles of an image, % of the mean", (low.min() - margin, high.max() + margin),
+            FuncFormatter(lambda value, _: f"{value:g}"))
+    return figure
+
+
+def _lines(rows: list[Row], panels: int, bars: int = 1) -> tuple[Figure, list[Axes]]:
+    """Empty axes side by side with a line of ``bars`` bars for each row, the first at the top."""
+    names = [node_label(row.name, LETTERS) for row in rows]
+    above = MARGIN * (1 + (len(rows) >= MANY_LINES))
+    height = len(rows) * LINE * (1 + 0.4 * (bars - 1)) + above + MARGIN
+    left = max(TextPath((0, 0), name, size=9).vertices[:, 0].max(initial=0) for name in names) / 72 + 0.1
+    figure = Figure(figsize=(WIDTH, height))
+    axes = figure.subplots(1, panels, sharey=True, squeeze=False, gridspec_kw={
+        "left": left / WIDTH, "right": 1 - 0.15 / WIDTH, "bottom": MARGIN / height, "top": 1 - above / height,
+        "wspace": 0.12})[0]
+    axes[0].set_yticks(range(len(rows)), names)
+    axes[0].set_ylim(len(rows) - 0.5, -0.5)
+    return figure, list(axes)
+
+
+def _bars(axes, places, height, left, right, colour):
+    """Bars from ``left`` to ``right`` about ``places``, as one outline: hundreds of them are drawn at once."""
+    low, high = places - height / 2, places + height / 2
+    corners = np.array([[left, low], [right, low], [right, high], [left, high]]).transpose(2, 0, 1)
+    # Not add_patch: it would look for the limits in each outline, and they are known.
+    axes.add_artist(PathPatch(Path.make_compound_path_from_polys(corners), facecolor=colour, linewidth=0))
+
+
+def _stack(axes, title, parts, limit=None):
+    """Bars one after the other, (values, colour)."""
+    ends = np.zeros(len(parts[0][0]))
+    for values, colour in parts:
+        _bars(axes, np.arange(len(ends)), 0.75, ends, ends + values, colour)
+        ends = ends + values
+    _finish(axes, title, (0, limit or 1.03 * ends.max()))
+
+
+def _side_by_side(axes, title, parts, limit=None):
+    """Bars one below the other, (values, colour)."""
+    height = 0.8 / len(parts)
+    for number, (values, colour) in enumerate(parts):
+        places = np.arange(len(values)) + (number - (len(parts) - 1) / 2) * height
+        _bars(axes, places, height, np.zeros(len(values)), np.array(values), colour)
+    _finish(axes, title, (0, limit or 1.03 * max(max(values) for values, _ in parts)))
+
+
+def _finish(axes, title, limits, formatter=None):
+    axes.set_title(title)
+    axes.set_xlim(*limits)
+    axes.xaxis.set_major_locator(MaxNLocator(4))
+    axes.xaxis.set_major_formatter(formatter or EngFormatter(sep=""))
+    axes.grid(axis="x")
+    first, last = axes.get_ylim()
+    axes.tick_params(axis="x", labeltop=first - last >= MANY_LINES)
+
+
+def _label(figure, axes, points, texts, lines):
+    """Names of the first points, where there is room beside ``texts``, ``lines`` and each other; far ones with a
+    line."""
+    figure.draw_without_rendering()
+    inside, lines = axes.get_window_extent(), axes.transData.transform_path(lines)
+    taken = [text.get_window_extent() for text in texts]
+    taken += [Bbox.from_bounds(x - 4, y - 4, 8, 8)
+              for x, y in axes.transData.transform([point[:2] for point in points] or np.zeros((0, 2)))]
+    for x, y, row in points[:MOST_LABELS]:
+        for far, (across, up) in itertools.product((9, 20, 32), PLACES):
+            label = axes.annotate(node_label(row.name, LETTERS), (x, y), xytext=(far * across, far * up), fontsize=8,
+                                  textcoords="offset points", ha=("center", "left", "right")[across],
+                                  va=("center", "bottom", "top")[up])
+            box = label.get_window_extent()
+            if inside.containsx(box.x0) and inside.containsx(box.x1) and inside.containsy(box.y0) \
+                    and inside.containsy(box.y1) and not lines.intersects_bbox(box, filled=False) \
+                    and not any(box.overlaps(other) for other in taken):
+                taken.append(box)
+                if far > 9:
+                    axes.annotate("", (x, y), xytext=(far * across, far * up), textcoords="offset points",
+                                  arrowprops={"arrowstyle": "-", "linewidth": 0.5, "color": INK})
+                break
+            label.remove()

@@ -1,0 +1,217 @@
+"""Run records: reads the ``report.json`` of one or several runs, checks them and adds them up.
+
+Source: docs/report-schema.md describes every key.
+"""
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import BaseModel, Field, NonNegativeInt, PositiveInt, ValidationError, model_validator
+
+from boards.sim.report import BEAT_BYTES, OF_RUNS, STALLS
+from hw.config import AcceleratorConfig
+
+Ratio = Annotated[float, Field(ge=0, le=1)]
+Name = Annotated[str, Field(min_length=1)]
+#: Keys that are added when runs are put together.
+COUNTS = ("macs", "nonzero_macs", "cycles", "dram_read_bytes", "dram_write_bytes", "mismatches", "compared",
+          "lane_cycles", "busy", *STALLS)
+FILE_NAME = "report.json"
+
+
+class Row(BaseModel, strict=True):
+    """A row of a report: a layer, a node or a total, summed over the runs."""
+    name: Name = "all layers"
+    shape: list[PositiveInt] | None = None
+    macs: NonNegativeInt
+    nonzero_macs: NonNegativeInt
+    cycles: PositiveInt
+    density_in: Ratio
+    density_out: Ratio
+    dram_read_bytes: NonNegativeInt
+    dram_write_bytes: NonNegativeInt
+    mismatches: NonNegativeInt
+    compared: NonNegativeInt
+    lane_cycles: NonNegativeInt
+    busy: NonNegativeInt
+    stall_output: NonNegativeInt
+    stall_tile: NonNegativeInt
+    stall_weights: NonNegativeInt
+    stall_find: NonNegativeInt
+    idle: NonNegativeInt
+    cycles_of_runs: Annotated[list[PositiveInt], Field(min_length=1)]
+    nonzero_macs_of_runs: Annotated[list[NonNegativeInt], Field(min_length=1)]
+
+    @property
+    def runs(self) -> int:
+        return len(self.cycles_of_runs)
+
+    @property
+    def port_bytes(self) -> int:
+        """Bytes on the busier of the two ports of the bus."""
+        return max(self.dram_read_bytes, self.dram_write_bytes)
+
+    def split(self, config: AcceleratorConfig) -> dict[str, Fraction]:
+        """The cycles by what they went to, names as in ``PARTS``; they add up to ``cycles``.
+
+        A group-cycle is 1 / groups of a cycle. ``work`` is the time that all lanes together need for what they
+        multiplied; ``empty`` is the rest of the busy group-cycles: lanes that have no kernel.
+        """
+        work = Fraction(self.lane_cycles, config.total_lanes)
+        waits = {name: Fraction(getattr(self, name), config.groups) for name in STALLS}
+        return {"work": work, "empty": Fraction(self.busy, config.groups) - work} | waits
+
+    def plus(self, other: "Row") -> "Row":
+        """The row of both sets of runs; densities are of the same numbers of values in every run."""
+        runs = self.runs + other.runs
+        densities = {key: (getattr(self, key) * self.runs + getattr(other, key) * other.runs) / runs
+                     for key in ("density_in", "density_out")}
+        counts = {key: getattr(self, key) + getattr(other, key) for key in COUNTS}
+        lists = {f"{key}_of_runs": getattr(self, f"{key}_of_runs") + getattr(other, f"{key}_of_runs")
+                 for key in OF_RUNS}
+        return self.model_copy(update=densities | counts | lists)
+
+
+class Record(BaseModel, strict=True):
+    """A report, as far as the page needs it."""
+    network: Name
+    config: Name
+    parameters: dict[str, int | str]
+    command: Name
+    layers: Annotated[list[Row], Field(min_length=1)]
+    nodes: list[Row] | None = None
+    total: Row
+    run_cycles: PositiveInt
+    image: str | None = None
+    source: str | None = None
+
+    @model_validator(mode="after")
+    def _check(self):
+        try:
+            config = AcceleratorConfig(**self.parameters)
+        except TypeError as error:
+            raise ValueError(f"parameters are not those of a configuration ({error})") from None
+        for row in (*self.layers, self.total):
+            group_cycles = row.busy + sum(getattr(row, name) for name in STALLS)
+            if group_cycles != row.cycles * config.groups:
+                raise ValueError(f"{row.name}: busy, stalls and idle are {group_cycles} group-cycles, "
+                                 f"but {row.cycles} cycles of {config.groups} groups are {row.cycles * config.groups}")
+            if row.lane_cycles > row.busy * config.lanes:
+                raise ValueError(f"{row.name}: {row.lane_cycles} lane_cycles do not fit {row.busy} busy group-cycles "
+                                 f"of {config.lanes} lanes")
+            for key in OF_RUNS:
+                each = getattr(row, f"{key}_of_runs")
+                if sum(each) != getattr(row, key) or len(each) != self.total.runs:
+                    raise ValueError(f"{row.name}: {key}_of_runs do not add up to {key} of {self.total.runs} runs")
+        for key in COUNTS:
+            if sum(getattr(row, key) for row in self.layers) != getattr(self.total, key):
+                raise ValueError(f"{key} of the layers do not add up to {key} of total")
+        return self
+
+
+@dataclass(frozen=True)
+class Run:
+    """All runs of a network that a page is about.
+
+    Parameters
+    ----------
+    network : str
+        Name of the network.
+    config : AcceleratorConfig
+        What was simulated.
+    commands : list of str
+        What made the reports, in the order of ``images``, each once.
+    images : list of str
+        A name for each run.
+    rows : list of Row
+        The nodes of the network, if the report has nodes, else its layers, summed over the runs.
+    layers : int
+        Layers that the accelerator ran.
+    total : Row
+        The sum of all layers.
+    run_cycles : int
+        Cycles from start to interrupt, summed over the runs.
+    """
+    network: str
+    config: AcceleratorConfig
+    commands: list[str]
+    images: list[str]
+    rows: list[Row]
+    layers: int
+    total: Row
+    run_cycles: int
+
+    def dense_cycles(self, row: Row) -> float:
+        """Cycles of an array with as many lanes that multiplies zeros as well and never waits: MACs / lanes."""
+        return row.macs / self.config.total_lanes
+
+    def bound_cycles(self, row: Row) -> float:
+        """Cycles of the non-zero multiplications alone if every lane had one in every cycle."""
+        return row.nonzero_macs / self.config.total_lanes
+
+    def ceiling(self, macs_a_byte: float) -> float:
+        """The roof over ``macs_a_byte``, in MACs a cycle: the lanes, or what a port of the bus brings."""
+        return min(self.config.total_lanes, macs_a_byte * BEAT_BYTES)
+
+
+def read_record(path: Path) -> Record:
+    """The report in the file ``path``; ``ValueError`` with one sentence if it is not one that adds up."""
+    try:
+        return Record.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = "".join(f"{part}: " for part in (".".join(map(str, first["loc"])),) if part)
+        raise ValueError(f"{path} is not a report of `make sim` as docs/report-schema.md has it: {place}"
+                         f"{first['msg'].removeprefix('Value error, ')}; run `make sim` again") from None
+
+
+def find_records(path: Path) -> list[Path]:
+    """``path`` itself, or every report.json in the folder ``path``; ``ValueError`` if there is none."""
+    if path.is_file():
+        return [path]
+    found = sorted(path.rglob(FILE_NAME)) if path.is_dir() else []
+    if not found:
+        raise ValueError(f"there is no {FILE_NAME} at {path}: give a report, or a folder with reports; `make sim` "
+                         f"writes build/sim/<network>/{FILE_NAME}")
+    return found
+
+
+def load_run(path: Path) -> Run:
+    """The reports at ``path`` (a file or a folder), taken together.
+
+    Raises
+    ------
+    ValueError
+        One sentence: nothing there, a report that is damaged, or two reports that are not of the same layers on the
+        same configuration.
+    OSError
+        A file cannot be read.
+    """
+    files = find_records(path)
+    records = [read_record(file) for file in files]
+    first = records[0]
+    rows, total = first.nodes or first.layers, first.total
+    for file, record in zip(files[1:], records[1:], strict=True):
+        for what in ("network", "parameters"):
+            if getattr(record, what) != getattr(first, what):
+                raise ValueError(f"{file} and {files[0]} differ in {what}: a page is about runs of one network on one "
+                                 f"configuration; give a folder with only those")
+        others = record.nodes or record.layers
+        if [(row.name, row.shape) for row in others] != [(row.name, row.shape) for row in rows]:
+            raise ValueError(f"{file} and {files[0]} differ in their layers or in the size of the input: a page is "
+                             f"about images of one size; give a folder with only those")
+        rows = [row.plus(other) for row, other in zip(rows, others, strict=True)]
+        total = total.plus(record.total)
+    return Run(network=first.network, config=AcceleratorConfig(**first.parameters),
+               commands=list(dict.fromkeys(record.command for record in records)),
+               images=[name for file, record in zip(files, records, strict=True)
+                       for name in _image_names(file, record, len(files))],
+               rows=rows, layers=len(first.layers), total=total,
+               run_cycles=sum(record.run_cycles for record in records))
+
+
+def _image_names(file, record, files):
+    """What the runs of a record are called: by its image, or its folder if there are several files."""
+    name = record.image or (file.parent.name if files > 1 else "input")
+    return [name] if record.total.runs == 1 else [f"{name} {number}" for number in range(1, record.total.runs + 1)]
