@@ -11,6 +11,11 @@ VENV   := .venv
 PY     := $(VENV)/bin/python
 READY  := $(VENV)/.ready
 JOB    := $(if $(IMAGE),--image "$(IMAGE)") $(if $(SIZE),--size $(SIZE))
+# Inputs of an ONNX file; COUNT is also that of digits.
+ONNX   := $(if $(CALIB),--calib "$(CALIB)") $(if $(INPUT),--input "$(INPUT)") $(if $(SHAPE),--shape $(SHAPE)) \
+          $(if $(MEAN),--mean=$(MEAN)) $(if $(STD),--std=$(STD)) $(if $(COUNT),--count $(COUNT))
+# CONFIG may be a file.
+NAME   := $(basename $(notdir $(CONFIG)))
 # Two workers, one thread each.
 PYTEST := OMP_NUM_THREADS=1 $(PY) -m pytest -q
 
@@ -18,26 +23,28 @@ PYTEST := OMP_NUM_THREADS=1 $(PY) -m pytest -q
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
 .PHONY: help setup sim sim-photos image test test-firmware test-netlist test-all test-digits firmware-tools lint \
-        registers verilog resources coverage tools bitstream bench-synth clean
+        registers verilog resources resource-points fuzz coverage tools bitstream bench-synth bench-networks clean
 
 help:  ## This list
 	@echo "zeroskip: generator of a CNN accelerator that does no work for zeros"
 	@echo
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo
-	@echo "  Variables:  NET=hed|digits  CONFIG=tiny|small|default|nullhop"
+	@echo "  Variables:  NET=hed|digits|file.onnx  CONFIG=tiny|small|default|nullhop|file.json"
 	@echo "              BOARD=arty_z7_20|pynq_z2|arty_z7_10|ebaz4205"
 	@echo "              IMAGE=photo.jpg or astronaut, chelsea, coffee ...  SIZE=96 or 320x240 (width x height)"
+	@echo "              CALIB=folder or .npz  INPUT=.npz or picture  SHAPE=3x224x224  MEAN=  STD=  COUNT=  (file.onnx)"
 
 setup: $(READY)  ## Virtual environment, packages, trained networks (the other targets call it)
 	@echo "$(VENV) is ready"
 
-$(READY): requirements.txt requirements-lock.txt requirements-photos.txt requirements-networks.txt boards/sim/setup.sh
+$(READY): pyproject.toml requirements.txt requirements-lock.txt requirements-photos.txt requirements-networks.txt \
+          boards/sim/setup.sh
 	@boards/sim/setup.sh
 	@touch $@
 
-sim: $(READY)  ## Run a trained network in the RTL and compare with golden: NET= CONFIG= IMAGE= SIZE=
-	@$(PY) -m boards.sim.main --net $(NET) --config $(CONFIG) $(JOB)
+sim: $(READY)  ## Run a trained network in the RTL, compare with golden: NET= CONFIG= IMAGE= SIZE= or CALIB= INPUT=
+	@$(PY) -m boards.sim.main --net "$(NET)" --config "$(CONFIG)" $(JOB) $(ONNX)
 
 sim-photos: $(READY)  ## `make sim` on five photographs of 64x64 to 320x240 with CONFIG=
 	@for photo in rocket=64 chelsea=96x64 china=160x128 flower=128x224 coffee=320x240; do \
@@ -45,8 +52,8 @@ sim-photos: $(READY)  ## `make sim` on five photographs of 64x64 to 320x240 with
 	done
 
 image: $(READY)  ## Network image for a board, and the maps that golden expects of it: NET= CONFIG= IMAGE= SIZE=
-	@$(PY) -m boards.image --net $(NET) --config $(CONFIG) $(JOB) \
-		--output build/images/$(NET)-$(CONFIG).zsn --check build/images/$(NET)-$(CONFIG)
+	@$(PY) -m boards.image --net $(NET) --config "$(CONFIG)" $(JOB) \
+		--output build/images/$(NET)-$(NAME).zsn --check build/images/$(NET)-$(NAME)
 
 test: $(READY) firmware-tools  ## Lint, unit, golden, formal and driver tests, then NET=digits in the RTL (minutes)
 	@start=$$(date +%s); \
@@ -86,11 +93,18 @@ registers: $(READY)  ## C header, Python constants and docs/registers.md from hw
 
 verilog: $(READY)  ## Verilog of CONFIG= into build/verilog/
 	@mkdir -p build/verilog
-	@$(PY) -m hw.generate --config $(CONFIG) -o build/verilog/zeroskip_$(CONFIG).v
-	@echo "build/verilog/zeroskip_$(CONFIG).v"
+	@$(PY) -m hw.generate --config "$(CONFIG)" -o build/verilog/zeroskip_$(NAME).v
+	@echo "build/verilog/zeroskip_$(NAME).v"
 
 resources: $(READY)  ## LUTs, DSPs and block RAMs of CONFIG= after synthesis (minutes)
-	@$(PY) -m boards.resources --config $(CONFIG)
+	@$(PY) -m boards.resources --config "$(CONFIG)"
+
+resource-points: $(READY)  ## Synthesis runs that `zeroskip explore` predicts from: those missing (minutes each)
+	@$(PY) -m boards.resource_points
+
+fuzz: $(READY)  ## Damaged files and random networks through compiler, golden and RTL: MINUTES=60 SEED= REPLAY=
+	@PYTHONPATH=firmware/python $(PY) -m sim_tests.fuzz.run --minutes $(or $(MINUTES),60) --seed $(SEED) \
+		$(if $(REPLAY),--replay $(REPLAY))
 
 coverage: $(READY)  ## Lines and branches of the RTL that whole-network runs reach
 	@$(PY) -m boards.sim.coverage --config tiny
@@ -101,7 +115,11 @@ tools: $(READY)  ## Open tools for Xilinx chips (nextpnr, Project X-Ray) into bu
 # The configuration is the board's own unless CONFIG is given on the command line.
 bitstream: $(READY)  ## Bitstream for BOARD= with open tools: CONFIG= MHZ= SEED= (minutes to an hour)
 	@$(PY) -m boards.build --board $(BOARD) --seed $(SEED) $(if $(MHZ),--megahertz $(MHZ)) \
-		$(if $(filter command line environment,$(origin CONFIG)),--config $(CONFIG))
+		$(if $(filter command line environment,$(origin CONFIG)),--config "$(CONFIG)")
+
+# Networks and data that no package brings are read from the folder ZEROSKIP_DATA.
+bench-networks: $(READY)  ## Accuracy and cycles of whole networks, docs/results/networks.md: ONLY= IMAGES= (hours)
+	@$(PY) -m boards.bench_networks --config "$(CONFIG)" $(if $(ONLY),--only $(ONLY)) $(if $(IMAGES),--images $(IMAGES))
 
 bench-synth: $(READY)  ## Bitstreams of all boards, and docs/results/synthesis.md (hours)
 	@$(PY) -m boards.bench

@@ -1,10 +1,22 @@
 """The boards: chip, configuration and clock of each. ``BOARD=`` of ``make bitstream`` takes one of these names."""
 from collections.abc import Callable
 from dataclasses import dataclass
-
-from amaranth.build.run import BuildPlan
+from typing import TYPE_CHECKING
 
 from hw.config import AcceleratorConfig
+
+from .resource_model import Resources
+
+if TYPE_CHECKING:
+    # Names and chips are of use without Amaranth.
+    from amaranth.build.run import BuildPlan
+
+#: What there is on a chip. An ECP5 has other cells: its LUTs, multipliers and block RAMs do not compare.
+CHIPS = {
+    "xc7z010": Resources(luts=17_600, flip_flops=35_200, dsps=80, block_rams=60),
+    "xc7z020": Resources(luts=53_200, flip_flops=106_400, dsps=220, block_rams=140),
+    "xc7z045": Resources(luts=218_600, flip_flops=437_200, dsps=900, block_rams=545),
+}
 
 
 @dataclass(frozen=True)
@@ -29,8 +41,13 @@ class Board:
     text: str
     config: str
     megahertz: float
-    plan: Callable[[AcceleratorConfig, float, int], BuildPlan]
+    plan: "Callable[[AcceleratorConfig, float, int], BuildPlan]"
     tools: str
+
+    @property
+    def chip(self) -> str:
+        """Name of the chip: a key of :data:`CHIPS`, if it is a Zynq-7000."""
+        return self.text.rsplit(", ", 1)[-1]
 
 
 def _zynq(platform: str):

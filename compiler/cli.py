@@ -1,27 +1,28 @@
 """``zeroskip``: from a trained network to what a driver loads."""
-from contextlib import contextmanager
+import re
 from pathlib import Path
 from typing import Annotated
 
 import numpy as np
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from rich.text import Text
 
 from golden.network import run_network
 from hw.configs import CONFIGS, get_config
 
 from .calibration import load_calibration
-from .emit import Program, compile_network
+from .emit import Program
 from .image import write_image
 from .lower import Lowered, lower
 from .model import Model
-from .onnx import HostPart, largest_difference, load_proto, read_proto, simplify, tolerance
-from .quantise import quantise
+from .onnx import HostPart
+from .pipeline import CompilerFault, check_onnx, compile_float, decibels, read_onnx
+from .progress import Stages
 
-#: Exit status: the input or a tool is not usable.
-UNUSABLE = 2
+#: Exit status: the compiler is at fault; the input or a tool is not usable.
+FAULT, UNUSABLE = 1, 2
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None)
 
@@ -33,7 +34,8 @@ def main() -> None:
 
 @app.command("compile")
 def compile_onnx(
-    model: Annotated[Path, typer.Argument(help="The trained network: an ONNX file in float32, opset 8 to 21.",
+    model: Annotated[Path, typer.Argument(help="The trained network: an ONNX file in float32 or float16, opset 8 "
+                                               "to 21.",
                                           metavar="MODEL.onnx")],
     calib: Annotated[Path, typer.Option(help="Typical inputs; they decide how values are rounded to 8 or 16 bits. An "
                                              ".npz or .npy file, or a folder of such files or of pictures.",
@@ -73,58 +75,48 @@ def compile_onnx(
     console = Console()
     try:
         target = output or Path(f"{model.stem}.zsn")
-        program = _compile(console, model, calib, get_config(config), _shape(shape), count,
-                           _numbers("--mean", mean), _numbers("--std", std), target)
+        program = _compile(console, model, calib, get_config(config), parse_shape(shape), count,
+                           parse_numbers("--mean", mean), parse_numbers("--std", std), target)
         typer.echo(f"wrote {target}: {target.stat().st_size:,} bytes; {program.layer_count} layers, "
                    f"{program.memory_bytes:,} bytes of DRAM")
     except (ValueError, OSError) as error:
-        typer.echo(f"error: {error}", err=True)
+        named = isinstance(error, OSError) and error.filename
+        typer.echo(f"error: {f'{error.filename}: {error.strerror}' if named else error}", err=True)
         raise typer.Exit(UNUSABLE) from None
+    except MemoryError:
+        typer.echo("error: there is not enough memory for this network or its inputs", err=True)
+        raise typer.Exit(UNUSABLE) from None
+    except CompilerFault as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(FAULT) from None
 
 
 def _compile(console, path, calib, config, shape, count, mean, std, target) -> Program:
     """All stages, then the files and the table."""
-    progress = Progress(TextColumn("{task.description:<34}"), BarColumn(), TimeElapsedColumn(), console=console)
-    with progress:
-        with _stage(progress, "read"):
-            proto = load_proto(path, shape)
-            read, host = read_proto(proto, _network_name(path))
-            model = simplify(read)
-        with _stage(progress, "calibration inputs"):
-            inputs = load_calibration(calib, model, count, mean, std)
-        with _stage(progress, "compare with ONNX Runtime"):
-            difference = largest_difference(proto, model, host, inputs[0])
-        if not difference <= tolerance(model):
-            typer.echo(f"error: the network as it was read differs from ONNX Runtime by {difference:.2g} of the "
-                       f"largest output: a fault of this compiler, please report it", err=True)
-            raise typer.Exit(1)
-        with _stage(progress, "lower"):
-            lowered = lower(model, config)
-        maps = [np.ascontiguousarray(model.input_map(x)) for x in inputs]
-        with _stage(progress, "quantise"):
-            quantised = quantise(lowered.network, maps, config)
-        with _stage(progress, "descriptors and weights"):
-            program = compile_network(quantised, config)
-        with _stage(progress, "quantised against float"):
-            ratios = signal_to_noise(model, lowered, quantised, maps[0])
+    stages = Stages(console)
+    with stages.progress:
+        with stages.stage("read"):
+            network = read_onnx(path, shape)
+        with stages.stage("calibration inputs"):
+            inputs = load_calibration(calib, network.model, count, mean, std)
+        with stages.stage("compare with ONNX Runtime"):
+            check_onnx(network, inputs[0])
+        with stages.stage("lower"):
+            lowered = lower(network.model, config)
+        maps = [np.ascontiguousarray(network.model.input_map(x)) for x in inputs]
+        with stages.stage("quantise and compile"):
+            program = compile_float(lowered.network, maps, config)
+        with stages.stage("quantised against float"):
+            ratios = signal_to_noise(network.model, lowered, program.network, maps[0])
     write_image(program, target)
-    console.print(build_table(model, lowered))
+    console.print(build_table(network.model, lowered))
     console.print(f"{network_macs(lowered.network) / 1e6:.1f} MMACs with zeros in {program.layer_count} layers; about "
-                  f"{sum(choice.cost.cycles for choice in program.choices.values()):,.0f} cycles if "
-                  f"40 % of the values are not zero", highlight=False)
+                  f"{sum(choice.cost.cycles for choice in program.choices.values()):,.0f} cycles", highlight=False)
     for name, ratio in ratios.items():
         console.print(f"output {name}: map {lowered.outputs[name]}, signal to quantisation noise {ratio:.1f} dB",
-                      highlight=False)
-    _write_host(console, host, target)
+                      highlight=False, markup=False, soft_wrap=True)
+    _write_host(console, network.host, target)
     return program
-
-
-@contextmanager
-def _stage(progress, text):
-    task = progress.add_task(text, total=None)
-    yield
-    progress.update(task, total=1, completed=1)
-    progress.stop_task(task)
 
 
 def build_table(model: Model, lowered: Lowered) -> Table:
@@ -135,7 +127,7 @@ def build_table(model: Model, lowered: Lowered) -> Table:
     for step in lowered.steps:
         shape = "x".join(map(str, shapes[step.node])) if step.node in shapes else ""
         count = f"{macs[step.node] / 1e6:.2f}" if macs.get(step.node) else ""
-        table.add_row(step.node, step.kind, shape, count, str(len(step.layers)) if step.layers else "fused")
+        table.add_row(Text(step.node), step.kind, shape, count, str(len(step.layers)) if step.layers else "fused")
     return table
 
 
@@ -159,8 +151,7 @@ def signal_to_noise(model: Model, lowered: Lowered, quantised, x: np.ndarray) ->
     values, maps = model.run(x), run_network(quantised, quantised.quantise_input(x))[0]
     ratios = {}
     for name, place in lowered.outputs.items():
-        noise = quantised.dequantise(place, maps[place]) - values[name]
-        ratios[name] = float(10 * np.log10((np.mean(values[name] ** 2.) + 1e-30) / (np.mean(noise ** 2.) + 1e-30)))
+        ratios[name] = decibels(values[name], quantised.dequantise(place, maps[place]))
     return ratios
 
 
@@ -169,30 +160,29 @@ def _write_host(console, host: HostPart, target: Path):
         return
     path = target.with_suffix(".host.onnx")
     path.write_bytes(host.proto.SerializeToString())
-    console.print(f"left to the host, in {path}:", highlight=False)
+    console.print(f"left to the host, in {path}:", highlight=False, markup=False, soft_wrap=True)
     for node in host.nodes:
-        console.print(f"  {node}", highlight=False)
+        console.print(f"  {node}", highlight=False, markup=False, soft_wrap=True)
 
 
-def _network_name(path):
-    """A name that an image can hold."""
-    return path.stem.encode()[:27].decode(errors="ignore") or "network"
-
-
-def _shape(text):
+def parse_shape(text: str | None) -> tuple[int, ...] | None:
+    """``(3, 224, 224)`` of ``"3x224x224"``; ``ValueError`` for anything else."""
     if text is None:
         return None
-    parts = text.lower().split("x")
-    if not all(part.isdecimal() and int(part) for part in parts):
+    if not re.fullmatch(r"[1-9][0-9]{0,5}(x[1-9][0-9]{0,5})*", text.lower()):
         raise ValueError(f"--shape must be numbers with x between them, such as 3x224x224, not {text!r}")
-    return tuple(map(int, parts))
+    return tuple(map(int, text.lower().split("x")))
 
 
-def _numbers(option, text):
+def parse_numbers(option: str, text: str) -> tuple[float, ...]:
+    """``(1.0, 2.5)`` of ``"1,2.5"``; ``ValueError`` names ``option`` for anything else."""
     try:
-        return tuple(float(part) for part in text.split(","))
+        numbers = tuple(float(part) for part in text.split(","))
     except ValueError:
-        raise ValueError(f"{option} must be a number, or numbers with commas between them, not {text!r}") from None
+        numbers = ()
+    if not numbers or not np.isfinite(numbers).all():
+        raise ValueError(f"{option} must be a number, or numbers with commas between them, not {text!r}")
+    return numbers
 
 
 if __name__ == "__main__":

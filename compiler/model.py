@@ -12,6 +12,8 @@ import numpy as np
 import torch
 import torch.nn.functional as functional
 
+from .errors import first_line
+
 
 @dataclass(frozen=True, eq=False)
 class Operator:
@@ -268,9 +270,9 @@ def output_shape(operator: Operator, shapes: dict[str, tuple[int, int, int]]) ->
     inputs = [shapes[name] for name in operator.inputs]
     try:
         return tuple(operator.run(*(torch.zeros((1, *shape), device="meta") for shape in inputs)).shape[1:])
-    except RuntimeError as error:
+    except (RuntimeError, TypeError, ValueError, OverflowError, IndexError) as error:
         raise ValueError(f"{operator.node} does not fit its input of {' and '.join(map(str, inputs))} (C, H, W): "
-                         f"{str(error).splitlines()[0]}") from None
+                         f"{first_line(error)}") from None
 
 
 def _tensor(values, like):

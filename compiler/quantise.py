@@ -122,6 +122,9 @@ def _scales(network, calibration, width, signed, clip):
         largest_input = max(largest_input, float(np.abs(x).max()))
         for layer in network.layers:
             first = layer.targets[0].first
+            if not np.isfinite(maps[layer.targets[0].map]).all():
+                raise ValueError(f"layer {layer.name} gives values that are not finite (NaN or infinite) for a "
+                                 f"calibration input")
             samples[layer.name].append(maps[layer.targets[0].map][first:first + len(layer.weights)].reshape(-1))
     # The range of the input is known: nothing beyond it is to be expected, nothing in it should be clipped.
     input_scale = network.input_scale or largest_input / value_limits(width, signed[network.input_name])[1] or 1.0

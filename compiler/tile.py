@@ -38,6 +38,8 @@ class Choice:
     cost: CycleEstimate
     slots: int
     tile_slots: int
+    density_in: float
+    density_out: float
 
     @property
     def tiles(self) -> int:
@@ -72,7 +74,7 @@ def choose_tiling(geometry: Geometry, config: AcceleratorConfig, *, density_in: 
     cost = estimate(geometry, tiling, config, density_in=density_in, density_out=density_out)
     slots = (max(map(max, row_loads(geometry, tiling.tile_rows, tiling.chunk_rows)))
              * max(segment_loads(geometry, tiling.tile_columns)) * ceil_div(tiling.chunk_channels, config.block))
-    return Choice(geometry, tiling, cost, slots, config.tile_slots)
+    return Choice(geometry, tiling, cost, slots, config.tile_slots, density_in, density_out)
 
 
 def _search(geometry, config, density_in, density_out):

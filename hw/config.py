@@ -29,7 +29,7 @@ class AcceleratorConfig:
     Parameters
     ----------
     name : str
-        Name of the configuration, as ``CONFIG=`` takes it.
+        Name of the configuration: letters, digits and underscores.
     value_width : int
         Bits of an activation and of a weight: 8 (two lanes share a DSP) or 16.
     groups : int
@@ -74,7 +74,7 @@ class AcceleratorConfig:
             value = getattr(self, field.name)
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
                 raise ValueError(f"{field.name} must be a positive integer, not {value!r}")
-        if not self.name.isidentifier():
+        if not isinstance(self.name, str) or not self.name.isidentifier() or not self.name.isascii():
             raise ValueError(f"name must be an identifier, not {self.name!r}")
         if self.value_width not in (8, 16):
             raise ValueError(f"value_width must be 8 or 16, not {self.value_width}")

@@ -1,4 +1,9 @@
-"""Named configurations. ``CONFIG=`` of every make target takes one of these names."""
+"""Named configurations. ``CONFIG=`` of every make target takes one of these names, or a file (docs/configuration.md).
+"""
+import json
+from dataclasses import fields
+from pathlib import Path
+
 from .config import AcceleratorConfig
 
 CONFIGS = {config.name: config for config in (
@@ -18,7 +23,49 @@ CONFIGS = {config.name: config for config in (
 
 
 def get_config(name: str) -> AcceleratorConfig:
-    """The configuration called ``name``; ``ValueError`` lists the names if there is none."""
-    if name not in CONFIGS:
-        raise ValueError(f"there is no configuration {name!r}; choose one of {', '.join(CONFIGS)}")
-    return CONFIGS[name]
+    """The configuration called ``name``, or the one in the JSON file ``name`` (:func:`load_config`).
+
+    Raises
+    ------
+    ValueError
+        There is neither, or the file does not hold a configuration: one sentence.
+    """
+    if name in CONFIGS:
+        return CONFIGS[name]
+    if name.endswith(".json") or "/" in name:
+        return load_config(Path(name))
+    raise ValueError(f"there is no configuration {name!r}; choose one of {', '.join(CONFIGS)}, or give a .json file")
+
+
+def load_config(path: Path) -> AcceleratorConfig:
+    """The configuration in ``path``, a JSON object with exactly the fields of ``AcceleratorConfig``.
+
+    Its name must not be that of another configuration in this module, for results are kept by name.
+
+    Raises
+    ------
+    ValueError
+        One sentence that names the file, the field and what to do.
+    """
+    known = [field.name for field in fields(AcceleratorConfig)]
+    try:
+        content = json.loads(path.read_text())
+    except OSError as error:
+        raise ValueError(f"the configuration {path} cannot be read: {error.strerror}") from None
+    except (ValueError, RecursionError):
+        raise ValueError(f"{path} is not JSON: a configuration is an object such as {{\"name\": \"mine\", "
+                         f"\"value_width\": 8, ...}} (docs/configuration.md)") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} holds no JSON object: a configuration is one, with the fields {', '.join(known)}")
+    wrong = [f"has no {name}" for name in known if name not in content]
+    wrong += [f"has an unknown {name!r}" for name in content if name not in known]
+    if wrong:
+        raise ValueError(f"the configuration {path} {', '.join(wrong)}; its fields are {', '.join(known)}")
+    try:
+        config = AcceleratorConfig(**content)
+    except ValueError as error:
+        raise ValueError(f"the configuration {path} cannot be built: {error}") from None
+    if CONFIGS.get(config.name, config) != config:
+        raise ValueError(f"the configuration {path} is called {config.name!r}, as another one is (hw/configs.py); give "
+                         f"it another name")
+    return config

@@ -6,8 +6,13 @@ import numpy as np
 import torch
 
 from compiler.images import fit, load_photo, parse_size
+from compiler.lower import lower
 from compiler.networks import digits, hed
+from compiler.onnx import run_file, run_host
+from compiler.pipeline import OnnxNetwork, check_onnx, decibels
+from compiler.progress import Stages
 from golden.network import QuantisedNetwork, run_network
+from hw.config import AcceleratorConfig
 
 from .picture import draw_panels
 
@@ -34,6 +39,8 @@ class HedJob:
     name = "hed"
     #: Lines of the table between the layers and the total: label -> layers.
     subtotals = {"trunk": hed.TRUNK}
+    #: Lines of the table in place of those of the layers, if there are any.
+    groups = ()
 
     def __init__(self, image: str, size: str):
         self.image = image
@@ -71,7 +78,7 @@ class DigitsJob:
     """
 
     name = "digits"
-    subtotals = {}
+    subtotals, groups = {}, ()
     #: Digits that set the scales, and digits that golden and the float network are counted on.
     CALIBRATION, TEST = 64, 300
 
@@ -106,3 +113,106 @@ class DigitsJob:
         extra = {"expected": expected, "predicted": predicted, "predicted_float": by_float[:len(runs)].tolist(),
                  "accuracy": accuracy}
         return Outcome(extra, lines, [path])
+
+
+@dataclass(frozen=True)
+class Group:
+    """Layers that compute one node of the network: a line of the table. ``shape`` is that of the node's output."""
+    name: str
+    shape: tuple[int, int, int]
+    layers: tuple[str, ...]
+
+
+class OnnxJob:
+    """An ONNX network on some inputs, compared with ONNX Runtime at the end.
+
+    Parameters
+    ----------
+    network : OnnxNetwork
+    config : AcceleratorConfig
+    calibration, inputs : list of float arrays
+        In the order of the file.
+    stages : Stages
+        Shows the work of the constructor: the network is checked against ONNX Runtime and lowered.
+    source : str, optional
+        Where the inputs are from, for people.
+
+    Raises
+    ------
+    ValueError
+        An input does not fit, or a node cannot be lowered: one sentence.
+    CompilerFault
+        What was read is not what ONNX Runtime computes.
+    """
+
+    subtotals = {}
+
+    def __init__(self, network: OnnxNetwork, config: AcceleratorConfig, calibration: list[np.ndarray],
+                 inputs: list[np.ndarray], stages: Stages, source: str = ""):
+        model = network.model
+        self.name, self.onnx, self.source = model.name, network, source
+        if not calibration or not inputs:
+            raise ValueError(f"network {model.name} needs at least one calibration input and one input to run")
+        self.calibration, self.inputs = ([np.ascontiguousarray(model.input_map(np.asarray(x, np.float32)))
+                                          for x in arrays] for arrays in (calibration, inputs))
+        self._expected = [np.asarray(x, np.float32) for x in inputs]
+        with stages.stage("compare with ONNX Runtime"):
+            check_onnx(network, self._expected[0])
+        with stages.stage("lower"):
+            self.lowered = lower(model, config)
+        self.network = self.lowered.network
+        shapes = {operator.node: model.shapes[operator.name] for operator in model.operators}
+        layers = {layer.name: layer for layer in self.network.layers}
+        self.groups = [Group(step.node, shapes.get(step.node) or self._shape(layers[step.layers[-1]]), step.layers)
+                       for step in self.lowered.steps if step.layers]
+
+    def _shape(self, layer):
+        return self.network.maps[layer.output.map]
+
+    def finish(self, quantised: QuantisedNetwork, runs: list[dict], folder: Path | None) -> Outcome:
+        """The outputs of the file, the host's part done, beside those of ONNX Runtime in float32."""
+        model, host = self.onnx.model, self.onnx.host
+        found, expected = [], []
+        for x, maps in zip(self._expected, runs, strict=True):
+            values = {name: quantised.dequantise(place, maps[place]) for name, place in self.lowered.outputs.items()}
+            expected.append(run_file(self.onnx.proto, x))
+            found.append([np.reshape(one, other.shape) for one, other in
+                          zip(run_host(host, model, values), expected[-1], strict=True)])
+        names = [entry.name for entry in self.onnx.proto.graph.output]
+        outputs = [_difference(name, np.stack(ours), np.stack(theirs)) for name, ours, theirs in
+                   zip(names, zip(*found, strict=True), zip(*expected, strict=True), strict=True)]
+        lines = [self.source] if self.source else []
+        lines += [f"host: {node}" for node in host.nodes]
+        lines += [_sentence(output, len(runs)) for output in outputs]
+        files = []
+        if folder is not None:
+            files = [folder / "outputs.npz"]
+            np.savez(files[0], **{f"accelerator{n}": np.stack(arrays) for n, arrays in
+                                  enumerate(zip(*found, strict=True))},
+                     **{f"float{n}": np.stack(arrays) for n, arrays in enumerate(zip(*expected, strict=True))})
+        extra = {"source": self.source, "inputs": len(runs), "calibration_inputs": len(self.calibration),
+                 "host": list(host.nodes), "outputs": outputs}
+        return Outcome(extra, lines, files)
+
+
+def _difference(name: str, found: np.ndarray, expected: np.ndarray) -> dict:
+    """What differs between an output of all runs, [runs, ...], and that of the float network: keys of the report."""
+    error = np.abs(found.astype(float) - expected)
+    row = {"name": name, "shape": list(expected.shape[1:]), "largest_difference": float(error.max()),
+           "mean_difference": float(error.mean()), "largest_value": float(np.abs(expected).max()),
+           "signal_to_noise_db": decibels(expected, found)}
+    if expected[0].size == max(expected.shape[1:], default=1) > 1:
+        # Scores of classes.
+        flat = [np.reshape(values, (len(values), -1)).argmax(1) for values in (found, expected)]
+        row |= {"same_class": int((flat[0] == flat[1]).sum()), "classes": flat[0].tolist(),
+                "classes_float": flat[1].tolist()}
+    return row
+
+
+def _sentence(output, runs):
+    text = (f"output {output['name']} ({'x'.join(map(str, output['shape']))}): differs from ONNX Runtime in float32 by "
+            f"{output['mean_difference']:.2g} on average, {output['largest_difference']:.2g} at most, of values up to "
+            f"{output['largest_value']:.3g} ({output['signal_to_noise_db']:.1f} dB)")
+    if "same_class" in output:
+        text += f"; the same largest value in {output['same_class']} of {runs}"
+    return text

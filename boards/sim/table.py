@@ -1,4 +1,6 @@
-"""The table of a run: a line for each layer, then the totals. It fits 80 columns."""
+"""The table of a run: a line for each layer or node, then the totals. It fits 80 columns, and uses more for names."""
+import re
+
 from rich import box
 from rich.table import Table
 from rich.text import Text
@@ -6,6 +8,12 @@ from rich.text import Text
 COLUMNS = (("layer", "left"), ("output\nc x h x w", "right"), ("dense\nMACs", "right"), ("non-0\nMACs", "right"),
            ("\ncycles", "right"), ("lanes\nbusy %", "right"), ("dens.\nin %", "right"), ("dens.\nout %", "right"),
            ("DRAM\nread", "right"), ("DRAM\nwrite", "right"), ("mis-\nmatch", "right"))
+
+
+#: Lines that a table of nodes has before the totals.
+MOST_LINES = 40
+#: Columns that all but the name take.
+NUMBERS_WIDTH = 66
 
 
 def short(number: float) -> str:
@@ -24,14 +32,33 @@ def percent(ratio: float) -> str:
 
 def _cells(name: str, shape: str, row: dict) -> list:
     wrong = row["mismatches"]
-    return [name, shape, short(row["macs"]), short(row["nonzero_macs"]), short(row["cycles"]),
+    return [Text(name), shape, short(row["macs"]), short(row["nonzero_macs"]), short(row["cycles"]),
             percent(row["utilisation"]), percent(row["density_in"]), percent(row["density_out"]),
             short(row["dram_read_bytes"]), short(row["dram_write_bytes"]),
             Text(str(wrong), style="bold red" if wrong else "green")]
 
 
-def build_table(report: dict, subtotals: dict[str, dict] | None = None) -> Table:
-    """The table of a report (``boards/sim/report.py``).
+def node_label(text: str, letters: int) -> str:
+    """The name in ``text``, a node as messages name it, ``Conv node '/features/3/conv'``; its end if it is longer than
+    ``letters``."""
+    name = re.sub(r"^.*? '(.*)'$", r"\1", text)
+    return name if len(name) <= letters else f"..{name[2 - letters:]}"
+
+
+def _lines(report, letters):
+    """``(name, row)`` of each line before the totals, and how many were left out."""
+    if "nodes" not in report:
+        return [(row["name"], row) for row in report["layers"]], 0
+    nodes = report["nodes"]
+    # Those with mismatches first, then those with most cycles.
+    chosen = set(sorted(range(len(nodes)), key=lambda at: (not nodes[at]["mismatches"], -nodes[at]["cycles"], at))
+                 [:MOST_LINES])
+    lines = [(node_label(row["name"], letters), row) for at, row in enumerate(nodes) if at in chosen]
+    return lines, len(nodes) - len(lines)
+
+
+def build_table(report: dict, subtotals: dict[str, dict] | None = None, width: int = 80) -> Table:
+    """The table of a report (``boards/sim/report.py``): its nodes, if it has them, else its layers.
 
     Parameters
     ----------
@@ -39,13 +66,18 @@ def build_table(report: dict, subtotals: dict[str, dict] | None = None) -> Table
         A report.
     subtotals : dict
         Further lines between the layers and the total: name -> row.
+    width : int
+        Columns of the terminal, 80 or more.
     """
+    lines, left_out = _lines(report, max(width, 80) - NUMBERS_WIDTH)
     table = Table(box=box.SIMPLE_HEAD, padding=0, pad_edge=False, show_edge=False,
-                  title=f"{report['network']}, CONFIG={report['config']}", title_justify="left")
+                  title=Text(f"{report['network']}, CONFIG={report['config']}"), title_justify="left",
+                  caption=f"{left_out} nodes with fewer cycles are in report.json only" if left_out else None,
+                  caption_justify="left")
     for name, justify in COLUMNS:
         table.add_column(name, justify=justify, no_wrap=True)
-    for row in report["layers"]:
-        table.add_row(*_cells(row["name"], "x".join(map(str, row["shape"])), row))
+    for name, row in lines:
+        table.add_row(*_cells(name, "x".join(map(str, row["shape"])), row))
     table.add_section()
     for name, row in (subtotals or {}).items():
         table.add_row(*_cells(name, "", row))

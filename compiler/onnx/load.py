@@ -6,6 +6,8 @@ import onnx
 from google.protobuf.message import DecodeError
 from onnx import numpy_helper
 
+from ..errors import first_line
+
 #: Operator sets that are read.
 OPSETS = range(8, 22)
 
@@ -43,9 +45,10 @@ def load_proto(path: Path | str, shape: tuple[int, ...] | None = None) -> onnx.M
         del proto.graph.value_info[:]
         return onnx.shape_inference.infer_shapes(proto, check_type=True, strict_mode=True)
     except onnx.checker.ValidationError as error:
-        raise ValueError(f"{path} is not valid ONNX: {_first_line(error)}") from None
-    except onnx.shape_inference.InferenceError as error:
-        raise ValueError(f"{path} has shapes that do not fit each other: {_first_line(error)}") from None
+        raise ValueError(f"{path} is not valid ONNX: {first_line(error)}") from None
+    except (onnx.shape_inference.InferenceError, RuntimeError) as error:
+        # Some errors of its C++ come through as they are.
+        raise ValueError(f"{path} has shapes that do not fit each other: {first_line(error)}") from None
 
 
 def _check_opset(proto, path):
@@ -74,8 +77,14 @@ def _load_external_data(proto, path):
 
 def _check_finite(proto, path):
     for tensor in proto.graph.initializer:
-        values = numpy_helper.to_array(tensor)
-        if values.dtype.kind == "f" and not np.isfinite(values).all():
+        try:
+            values = numpy_helper.to_array(tensor)
+        except Exception as error:
+            # NumPy, the table of types, or a view of the bytes.
+            raise ValueError(f"{path} has weights {tensor.name!r} that cannot be read: {first_line(error)}") from None
+        # A single infinity is a bound, of Clip or of padding before a max pool.
+        bound = values.size == 1 and np.isinf(values).all() if values.dtype.kind == "f" else True
+        if not bound and not np.isfinite(values).all():
             raise ValueError(f"{path} has weights {tensor.name!r} with values that are not finite (NaN or infinite); "
                              f"train or export it again")
 
@@ -90,13 +99,16 @@ def _fix_input(proto, path, shape):
                          f"export the part behind the others without them")
     tensor = inputs[0].type.tensor_type
     if tensor.elem_type not in (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16):
-        kind = onnx.TensorProto.DataType.Name(tensor.elem_type)
+        kinds = {number: name for name, number in onnx.TensorProto.DataType.items()}
+        kind = kinds.get(tensor.elem_type, tensor.elem_type)
         raise ValueError(f"input {inputs[0].name!r} of {path} is of type {kind}; export the network with a FLOAT input")
     # A dimension that is open has the value 0.
     sizes = [dim.dim_value for dim in tensor.shape.dim]
     if len(sizes) not in (2, 4):
         raise ValueError(f"input {inputs[0].name!r} of {path} has {len(sizes)} dimensions; the accelerator takes "
                          f"pictures (batch, channels, rows, columns) or vectors (batch, features)")
+    if min(sizes) < 0:
+        raise ValueError(f"input {inputs[0].name!r} of {path} has a size below 0 ({'x'.join(map(str, sizes))})")
     if sizes[0] > 1:
         raise ValueError(f"input {inputs[0].name!r} of {path} is a batch of {sizes[0]}; export it with a batch of 1")
     if shape is not None:
@@ -114,7 +126,3 @@ def _fix_input(proto, path, shape):
     for output in proto.graph.output:
         for dim in output.type.tensor_type.shape.dim:
             dim.Clear()
-
-
-def _first_line(error):
-    return " ".join(str(error).split("\n\n")[0].split())[:300]

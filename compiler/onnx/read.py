@@ -13,6 +13,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
+from ..errors import first_line
 from ..model import (
     Add,
     Affine,
@@ -33,6 +34,8 @@ from ..model import (
 #: Nodes that move values and compute nothing.
 MOVES = {"DepthToSpace", "Flatten", "Gather", "Reshape", "Slice", "SpaceToDepth", "Split", "Squeeze", "Transpose",
          "Unsqueeze"}
+#: Nodes whose map may be any of the inputs; of all others it is the first.
+ANY_ORDER = {"Add", "Concat", "Max", "Min", "Mul", "Sub", "Sum"}
 #: Nodes that may end a network, on the host.
 HOST_FIRST = {"ArgMax", "Concat", "Exp", "LogSoftmax", "Sigmoid", "Softmax", "Tanh", "TopK"}
 #: Nodes that the host runs on what it has computed.
@@ -58,6 +61,8 @@ SUGGESTIONS = {
 FLOATS = {TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.BFLOAT16}
 
 
+#: Values of a map: about what 4 GiB of DRAM hold with all other maps.
+MOST_VALUES = 1 << 28
 #: Indices of padding.
 ZERO, LOWEST = -1, -2
 #: Exporters write this, or less, where they mean minus infinity.
@@ -147,12 +152,18 @@ class _Reader:
     def _add_input(self, name, sizes):
         """The input map: (C, H, W), also where the file has pictures as rows, columns, channels."""
         shape = tuple(sizes[1:]) if len(sizes) == 4 else (sizes[1], 1, 1)
+        self._check_size(f"input {name!r}", shape)
         index = np.arange(np.prod(shape)).reshape(sizes)
         if self._channels_last(name, len(sizes)):
             shape = (sizes[3], *sizes[1:3])
             index = np.arange(np.prod(shape)).reshape(shape).transpose(1, 2, 0)[None]
         self.shapes[name] = shape
         self.tensors[name] = Tensor(name, index)
+
+    def _check_size(self, what, shape):
+        if np.prod([float(size) for size in shape]) > MOST_VALUES:
+            raise ValueError(f"{what} gives a map of {' x '.join(map(str, shape))} values, the limit is "
+                             f"{MOST_VALUES:,}: make the input smaller (--shape)")
 
     def _channels_last(self, name, dimensions):
         """Whether the first node that moves values of the input puts the last dimension behind the batch."""
@@ -178,10 +189,12 @@ class _Reader:
                 raise ValueError(f"{describe(node)} needs the result of {hosts[0].origin}, which only the host could "
                                  f"compute, at the end of the network; end the network before it, or train without it")
             results = [Host(hosts[0].origin)] * len(node.output)
-        elif node.domain in ("", "ai.onnx") and not any(isinstance(entry, Tensor | Integers) for entry in inputs):
+        elif node.domain not in ("", "ai.onnx"):
+            raise ValueError(_unsupported(node))
+        elif not any(isinstance(entry, Tensor | Integers) for entry in inputs):
             results = self._evaluate(node, inputs)
-        elif inputs and isinstance(inputs[0], Integers):
-            results = [self._of_integers(node, *inputs)]
+        elif any(isinstance(entry, Integers) for entry in inputs):
+            results = self._of_integers(node, *inputs)
         elif node.op_type == "Shape":
             results = self._evaluate(node, [np.empty(inputs[0].index.shape, np.float32)])
         elif node.op_type in MOVES and isinstance(inputs[0], Tensor) and _constant(*inputs[1:]):
@@ -194,8 +207,12 @@ class _Reader:
                 self.tensors[name] = result
 
     def _compute(self, node, inputs):
-        handler = None if node.domain not in ("", "ai.onnx") else getattr(self, f"_node_{node.op_type.lower()}", None)
-        result = handler(node, *inputs) if handler else None
+        """What a node makes of its inputs, one of which is a map."""
+        known = node.op_type in ANY_ORDER or isinstance(inputs[0], Tensor)
+        handler = getattr(self, f"_node_{node.op_type.lower()}", None) if known else None
+        # Values that are not finite are found when they come to an operator.
+        with np.errstate(all="ignore"):
+            result = handler(node, *inputs) if handler else None
         if result is None and node.op_type in HOST_FIRST:
             return Host(describe(node))
         if result is None:
@@ -203,26 +220,28 @@ class _Reader:
         return result
 
     def _of_integers(self, node, integers, *constants):
-        """What a node makes of integers between QuantizeLinear and DequantizeLinear."""
-        tensor = integers.tensor
-        if node.op_type in MOVES and _constant(*constants):
-            return replace(integers, tensor=Tensor(tensor.value, self._evaluate(node, [tensor.index, *constants])[0]))
-        if node.op_type == "Clip" and _constant(*constants):
-            low, high = (otherwise if bound is None else int(bound) for bound, otherwise in
-                         zip([*constants, None, None], (integers.low, integers.high), strict=False))
-            return replace(integers, low=max(low, integers.low), high=min(high, integers.high))
-        if node.op_type != "DequantizeLinear":
+        """What a node makes of integers between QuantizeLinear and DequantizeLinear: its outputs."""
+        known = isinstance(integers, Integers) and node.op_type in {"Clip", "DequantizeLinear"} | MOVES
+        if not known or not _constant(*constants):
             raise ValueError(f"{describe(node)} works on integers, which is not supported; quantise the network in "
                              f"the QDQ format")
+        tensor = integers.tensor
+        if node.op_type in MOVES:
+            return [replace(integers, tensor=Tensor(tensor.value, index))
+                    for index in self._evaluate(node, [tensor.index, *constants])]
+        if node.op_type == "Clip":
+            low, high = (otherwise if bound is None else int(_scalar(node, bound)) for bound, otherwise in
+                         zip([*constants, None, None], (integers.low, integers.high), strict=False))
+            return [replace(integers, low=max(low, integers.low), high=min(high, integers.high))]
         if _quantisation(node, *constants)[:2] != (integers.scale, integers.zero):
             raise ValueError(f"{describe(node)} has another scale or zero point than the QuantizeLinear before it")
         grid = integers.scale, integers.low - integers.zero, integers.high - integers.zero
         if self.grids.get(tensor.value) == grid:
-            return tensor
+            return [tensor]
         tensor = self._elementwise(Round, node, self._settle(tensor, node), **dict(zip(("scale", "low", "high"), grid,
                                                                                       strict=True)))
         self.grids[tensor.value] = grid
-        return tensor
+        return [tensor]
 
     def _evaluate(self, node, inputs):
         """Results of a node with constant inputs."""
@@ -241,7 +260,7 @@ class _Reader:
             with np.errstate(all="ignore"):
                 found = dict(zip([name for name in node.output if name], evaluator.run(None, arrays), strict=True))
         except Exception as error:
-            raise ValueError(f"{describe(node)} cannot be computed from its constants: {error}") from None
+            raise ValueError(f"{describe(node)} cannot be computed from its constants: {first_line(error)}") from None
         return [np.asarray(found[name]) if name else None for name in node.output]
 
     def _operator(self, kind, node, suffix, inputs, **fields):
@@ -252,6 +271,7 @@ class _Reader:
                 raise ValueError(f"{describe(node)} has {what} with values that are not finite (NaN or infinite)")
         operator = kind(name, tuple(inputs), describe(node), **fields)
         self.shapes[name] = output_shape(operator, self.shapes)
+        self._check_size(describe(node), self.shapes[name])
         self.operators.append(operator)
         if isinstance(operator, MaxPool | Select) and operator.inputs[0] in self.grids:
             self.grids[name] = self.grids[operator.inputs[0]]
@@ -353,10 +373,11 @@ class _Reader:
 
     # One method for each operator, _node_ and its name: inputs as in the ONNX specification. None: not supported.
 
-    def _node_identity(self, node, x, *_):
+    def _node_identity(self, node, x):
         return x
 
-    _node_dropout = _node_identity
+    def _node_dropout(self, node, x, ratio=None, training=None):
+        return x if training is None or _constant(training) and not training.any() else None
 
     def _node_quantizelinear(self, node, x, scale, zero=None):
         if not isinstance(x, Tensor) or not _constant(scale, zero):
@@ -386,6 +407,7 @@ class _Reader:
         axes = np.arange(x.index.ndim) if axes is None else axes
         widths = np.zeros((x.index.ndim, 2), int)
         widths[np.asarray(axes)] = pads.reshape(2, -1).T
+        self._check_size(describe(node), x.index.shape + widths.astype(float).sum(1))
         return Tensor(x.value, np.pad(x.index, widths, constant_values=LOWEST if value else ZERO))
 
     def _node_conv(self, node, x, weights, bias=None):
@@ -427,6 +449,8 @@ class _Reader:
         shape, outputs = self.shapes[x.value], weights.shape[1]
         if weights.shape[0] != x.index.size:
             raise ValueError(f"{describe(node)} has weights for {weights.shape[0]} inputs, but gets {x.index.size}")
+        if np.size(bias) not in (1, outputs):
+            raise ValueError(f"{describe(node)} has a bias of shape {np.shape(bias)} for {outputs} outputs")
         kernel = np.zeros((outputs, int(np.prod(shape))), np.float32)
         # Weights of padding see zeros.
         inside = x.index.reshape(-1) >= 0
@@ -444,6 +468,7 @@ class _Reader:
         return self._affine(node, x, factor, bias - mean * factor)
 
     def _node_relu(self, node, x):
+        x = self._settle(x, node) if x.index.min() == LOWEST else x
         return self._elementwise(Clamp, node, x, low=0.0, high=np.inf)
 
     def _node_clip(self, node, x, low=None, high=None):
@@ -453,8 +478,10 @@ class _Reader:
         return self._clamp(node, x, -np.inf if low is None else low, np.inf if high is None else high)
 
     def _clamp(self, node, x, low, high):
-        return self._elementwise(Clamp, node, self._settle(x, node), low=float(np.asarray(low).reshape(())),
-                                 high=float(np.asarray(high).reshape(())))
+        low, high = float(_scalar(node, low)), float(_scalar(node, high))
+        if np.isnan(low) or np.isnan(high):
+            raise ValueError(f"{describe(node)} clamps to {low:g} .. {high:g}, which are not numbers")
+        return self._elementwise(Clamp, node, self._settle(x, node), low=low, high=high)
 
     def _node_max(self, node, *inputs):
         return self._bound(node, inputs, lambda bound: (bound, np.inf))
@@ -523,6 +550,8 @@ class _Reader:
         return self._reduce(MaxPool, node, x, _attribute(node, "axes", axes), _attribute(node, "keepdims", 1))
 
     def _reduce(self, kind, node, x, axes, keep):
+        if isinstance(axes, Tensor) or _attribute(node, "noop_with_empty_axes", 0):
+            return None
         x = self._settle(x, node)
         channels, height, width = self.shapes[x.value]
         axes = [int(axis) % x.index.ndim for axis in (range(x.index.ndim) if axes is None else axes)]
@@ -556,8 +585,7 @@ class _Reader:
     def _node_div(self, node, a, b):
         if isinstance(b, Tensor):
             return None
-        with np.errstate(divide="ignore"):
-            return self._affine(node, a, 1 / np.asarray(b, np.float32), 0)
+        return self._affine(node, a, 1 / np.asarray(b, np.float32), 0)
 
     def _node_neg(self, node, x):
         return self._affine(node, x, -1, 0)
@@ -616,15 +644,19 @@ class _Reader:
         graph = self.proto.graph
         finals = [entry.name for entry in graph.output]
         for name in finals:
+            if name not in self.tensors:
+                raise ValueError(f"output {name!r} is not supported: it is a further output of its node; leave it out")
             if isinstance(self.tensors[name], Integers):
                 raise ValueError(f"output {name!r} is of integers; end the network with its DequantizeLinear")
             if not isinstance(self.tensors[name], Tensor | Host):
                 raise ValueError(f"output {name!r} is constant; leave it out")
-            if isinstance(self.tensors[name], Tensor):
-                maker = next(node for node in graph.node if name in node.output)
-                self.tensors[name] = self._settle(self.tensors[name], maker)
+            for maker in graph.node:
+                if name in maker.output and isinstance(self.tensors[name], Tensor):
+                    self.tensors[name] = self._settle(self.tensors[name], maker)
         if all(isinstance(self.tensors[name], Tensor) and self._is_map(self.tensors[name]) for name in finals):
-            return tuple(dict.fromkeys(self.tensors[name].value for name in finals)), HostPart(None)
+            values = tuple(self.tensors[name].value for name in finals)
+            if len(set(values)) == len(values):
+                return values, HostPart(None)
         nodes, arranged = self._host_nodes(finals)
         values = list(dict.fromkeys(self.tensors[name].value for name in arranged))
         prefix = [helper.make_node("Constant", [], ["all"], value=numpy_helper.from_array(np.array([-1])))]
@@ -676,10 +708,20 @@ def _unsupported(node):
 
 def _quantisation(node, scale, zero=None):
     """``(scale, zero point, type)`` of a node that quantises or dequantises a map."""
-    if np.size(scale) != 1:
+    if np.size(scale) != 1 or np.size(0 if zero is None else zero) != 1:
         raise ValueError(f"{describe(node)} has a scale for each channel of a map; only one for all is supported")
+    scale = float(np.reshape(scale, ()))
+    if not 0 < scale < np.inf:
+        raise ValueError(f"{describe(node)} has a scale of {scale:g}, which must be above 0 and finite")
     zero = np.zeros((), np.uint8) if zero is None else zero
-    return float(np.asarray(scale).reshape(())), int(zero.reshape(())), zero.dtype
+    return scale, int(zero.reshape(())), zero.dtype
+
+
+def _scalar(node, values):
+    """The only element of an array."""
+    if np.size(values) != 1:
+        raise ValueError(f"{describe(node)} has {np.size(values)} bounds; only one for all values is supported")
+    return np.reshape(values, ())
 
 
 def _constant(*values):

@@ -3,25 +3,35 @@ import numpy as np
 import onnx
 import onnxruntime
 
+from ..errors import first_line
 from ..model import Model, Round
 from .read import HostPart
 
 #: Difference that rounding of float32 may make, as a share of the largest value of an output.
 TOLERANCE = 1e-3
-#: The same for files that were quantised before, in which a rounding error may become a step of a scale.
-QUANTISED_TOLERANCE = 0.1
+#: The same for files in float16, which has 11 bits, and for those that were quantised before, in which a rounding
+#: error may become a step of a scale.
+HALF_TOLERANCE, QUANTISED_TOLERANCE = 0.02, 0.1
 
 
-def tolerance(model: Model) -> float:
+def tolerance(proto: onnx.ModelProto, model: Model) -> float:
     """The largest difference, as of :func:`largest_difference`, that is no fault."""
-    return QUANTISED_TOLERANCE if any(isinstance(operator, Round) for operator in model.operators) else TOLERANCE
+    if any(isinstance(operator, Round) for operator in model.operators):
+        return QUANTISED_TOLERANCE
+    kinds = {entry.type.tensor_type.elem_type for entry in proto.graph.input}
+    return HALF_TOLERANCE if onnx.TensorProto.FLOAT16 in kinds else TOLERANCE
 
 
 def run_file(proto: onnx.ModelProto, x: np.ndarray) -> list[np.ndarray]:
-    """Outputs of an ONNX model for one input in the file's order."""
-    session = _session(proto)
-    source = session.get_inputs()[0]
-    return session.run(None, {source.name: x.reshape(source.shape)})
+    """Outputs of an ONNX model for one input in the file's order; ``ValueError`` if ONNX Runtime refuses it."""
+    try:
+        session = _session(proto)
+        source = session.get_inputs()[0]
+        kind = np.float16 if source.type == "tensor(float16)" else np.float32
+        return session.run(None, {source.name: x.reshape(source.shape).astype(kind)})
+    except Exception as error:
+        # It has error types of its own, without a common one.
+        raise ValueError(f"ONNX Runtime cannot run network {proto.graph.name!r}: {first_line(error)}") from None
 
 
 def run_host(host: HostPart, model: Model, values: dict[str, np.ndarray]) -> list[np.ndarray]:
@@ -34,10 +44,17 @@ def run_host(host: HostPart, model: Model, values: dict[str, np.ndarray]) -> lis
 
 def largest_difference(proto: onnx.ModelProto, model: Model, host: HostPart, x: np.ndarray) -> float:
     """The largest difference between the outputs of the file and of ``model`` with ``host``, as a share of the largest
-    value of its output, for an input in the file's order."""
+    value of its output, for an input in the file's order; ``ValueError`` if a value is not finite."""
     expected = run_file(proto, np.asarray(x, np.float32))
+    for entry, values in zip(proto.graph.output, expected, strict=True):
+        if np.asarray(values).dtype.kind not in "fiub" or not values.size:
+            raise ValueError(f"output {entry.name!r} of the network holds no numbers; leave it out")
+        if not np.isfinite(values).all():
+            raise ValueError(f"output {entry.name!r} of the network has values that are not finite (NaN or infinite) "
+                             f"for a calibration input: train it again, or give inputs of the range that it takes")
     found = run_host(host, model, model.run(model.input_map(np.asarray(x, np.float32))))
-    return max(float(np.abs(one.reshape(-1) - other.reshape(-1)).max() / max(np.abs(other).max(), 1e-30))
+    found, expected = ([np.asarray(values, float).reshape(-1) for values in outputs] for outputs in (found, expected))
+    return max(float(np.abs(one - other).max() / max(np.abs(other).max(), 1e-30))
                for one, other in zip(found, expected, strict=True))
 
 

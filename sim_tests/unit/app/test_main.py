@@ -1,19 +1,26 @@
 """The command: exit status, files, sentences. Golden stands in for the simulator; the RTL has tests of its own."""
+import io
 import json
 
 import numpy as np
+import onnx
 import pytest
 from PIL import Image
+from rich.console import Console
 from typer.testing import CliRunner
 
 from boards.sim import main as command
 from boards.sim.build import BuildError
 from boards.sim.run import RunResult
 from boards.sim.simulator import SimulationError
+from boards.sim.table import build_table, node_label
 from compiler.images import package_file
 from compiler.networks import digits, hed
+from compiler.onnx import run_file
 from golden.network import run_network
+from hw.configs import CONFIGS
 from hw.registers import COUNTERS
+from sim_tests.unit.compiler.onnx_graphs import Graph
 
 
 class GoldenBoard:
@@ -90,6 +97,90 @@ def test_hed_writes_report_and_picture(invoke, packages, tmp_path):
     assert report["trunk"]["cycles"] == 1300 and report["total"]["cycles"] == 1800
     assert 0 < report["edge_mean_absolute_difference"] < .2
     assert (folder / "hed/edges.png").stat().st_size > 1000
+
+
+@pytest.fixture
+def onnx_files(tmp_path):
+    """A network with a Softmax at its end and an .npz with three inputs."""
+    graph = Graph((1, 3, 8, 8), seed=3)
+    x = graph.node("Relu", graph.node("Add", *(graph.conv("x", 40, pads=[1, 1, 1, 1]) for _ in range(2))))
+    x = graph.node("Flatten", graph.node("GlobalAveragePool", x))
+    x = graph.node("Softmax", graph.node("MatMul", x, graph.random(40, 4)), axis=1)
+    onnx.save(graph.proto([x]), tmp_path / "net.onnx")
+    np.savez(tmp_path / "inputs.npz", np.random.default_rng(0).normal(size=(3, 3, 8, 8)).astype(np.float32))
+    return str(tmp_path / "net.onnx"), str(tmp_path / "inputs.npz")
+
+
+def read_arrays(path):
+    with np.load(path) as content:
+        return dict(content)
+
+
+def test_an_onnx_file_is_compared_with_onnx_runtime(invoke, onnx_files):
+    model, inputs = onnx_files
+    status, output, folder = invoke("--net", model, "--calib", inputs, "--config", "tiny")
+    assert status == 0 and "0 mismatches in" in output and "input: the first calibration input" in output
+    assert "host: Softmax node" in output and "the same largest value in 1 of 1" in output
+    report = json.loads((folder / "net/report.json").read_text())
+    # A sum is a layer for each block of 16 channels, a mean of 8x8 two steps of that, each one node.
+    assert [len(node["layers"]) for node in report["nodes"]] == [1, 1, 3, 6, 1] and len(report["layers"]) == 12
+    assert report["nodes"][2]["shape"] == [40, 8, 8] and report["nodes"][2]["cycles"] == 300
+    assert report["inputs"] == 1 and report["calibration_inputs"] == 3
+    result, = report["outputs"]
+    expected = run_file(onnx.load(model), read_arrays(inputs)["arr_0"][0])[0]
+    outputs = read_arrays(folder / "net/outputs.npz")
+    np.testing.assert_array_equal(outputs["float0"], expected[None])
+    difference = np.abs(outputs["accelerator0"] - expected).max()
+    assert result["largest_difference"] == pytest.approx(difference) and 0 < difference < .05
+
+
+def test_all_inputs_of_a_file_are_run(invoke, onnx_files):
+    model, inputs = onnx_files
+    status, output, folder = invoke("--net", model, "--calib", inputs, "--input", inputs, "--count", "1")
+    report = json.loads((folder / "net/report.json").read_text())
+    assert status == 0 and report["inputs"] == 3 and report["calibration_inputs"] == 1
+    assert report["run_cycles"] == 3000 and f"input: {inputs}" in " ".join(output.split())
+
+
+def test_run_model_gives_the_report(invoke, onnx_files):
+    model, inputs = onnx_files
+    inputs = list(read_arrays(inputs)["arr_0"])
+    report = command.run_model(model, CONFIGS["tiny"], inputs, inputs[1:])
+    assert report["total"]["mismatches"] == 0 and report["inputs"] == 2 and report["outputs"][0]["shape"] == [1, 4]
+
+
+@pytest.mark.parametrize("arguments, sentence", [
+    (("none.onnx",), "an ONNX file needs typical inputs for calibration: give --calib (CALIB=)"),
+    (("none.onnx", "--calib", "x"), "there is no file none.onnx"),
+    (("MODEL", "--calib", "x"), "there is no calibration data x"),
+    (("MODEL", "--calib", "INPUTS", "--input", "x"), "there is no calibration data x"),
+    (("MODEL", "--calib", "INPUTS", "--count", "0"), "--count must be 1 or more, not 0"),
+    (("MODEL", "--calib", "INPUTS", "--shape", "3x9x9"), "shape 3x9x9 does not fit"),
+    (("MODEL", "--calib", "INPUTS", "--size", "96"), "--size (SIZE=) belongs to --net hed"),
+    (("MODEL", "--calib", "INPUTS", "--std", "x"), "--std must be a number"),
+    (("hed", "--calib", "INPUTS", "--std", "1"), "--calib (CALIB=) and --std (STD=) belong to an ONNX file, not to"),
+])
+def test_bad_input_for_an_onnx_file_is_status_2_and_one_sentence(invoke, onnx_files, arguments, sentence):
+    files = dict(zip(("MODEL", "INPUTS"), onnx_files, strict=True))
+    status, output, folder = invoke("--net", *(files.get(word, word) for word in arguments))
+    errors = [line for line in output.splitlines() if "error: " in line]
+    assert status == 2 and len(errors) == 1 and sentence in errors[0], output
+    assert not (folder / "net/report.json").exists()
+
+
+def test_the_table_of_many_nodes_stays_short_and_shows_those_that_differ():
+    row = {"macs": 1, "nonzero_macs": 1, "utilisation": .5, "density_in": .5, "density_out": .5, "compared": 9,
+           "dram_read_bytes": 1, "dram_write_bytes": 1}
+    nodes = [row | {"name": f"Conv node '/features/{at}/conv/Conv'", "shape": [1, 2, 3], "layers": ["x"],
+                    "cycles": 1000 - at, "mismatches": int(at == 190)} for at in range(200)]
+    report = {"network": "n", "config": "tiny", "layers": [], "nodes": nodes,
+              "total": row | {"cycles": 5, "mismatches": 1}}
+    console = Console(width=80, file=io.StringIO())
+    console.print(build_table(report))
+    assert node_label(nodes[7]["name"], 40) == "/features/7/conv/Conv"
+    text = console.file.getvalue()
+    assert text.count("Conv") == 40 and "..90/conv/Conv" in text and "..38/conv/Conv" in text
+    assert "39/conv" not in text and "160 nodes" in text and max(map(len, text.splitlines())) <= 80
 
 
 def test_one_wrong_value_is_status_1_and_named(invoke, packages, monkeypatch):

@@ -8,7 +8,7 @@ from PIL import Image
 from typer.testing import CliRunner
 from zeroskip.image import read_image
 
-from compiler import cli
+from compiler import cli, pipeline
 from compiler.model import Model
 from sim_tests.unit.compiler.onnx_graphs import Graph
 
@@ -61,6 +61,18 @@ def test_module_of_pytorch(files):
     assert "Gemm node" in run("module.onnx", "--calib", "inputs.npz", "--config", "tiny")
 
 
+def test_half_precision(files):
+    proto = onnx.load("net.onnx")
+    for tensor in proto.graph.initializer:
+        values = onnx.numpy_helper.to_array(tensor)
+        if values.dtype == np.float32:
+            tensor.CopyFrom(onnx.numpy_helper.from_array(values.astype(np.float16), tensor.name))
+    for entry in [*proto.graph.input, *proto.graph.output]:
+        entry.type.tensor_type.elem_type = onnx.TensorProto.FLOAT16
+    onnx.save(proto, "half.onnx")
+    assert "Softmax node" in run("half.onnx", "--calib", "inputs.npz", "--config", "tiny")
+
+
 def test_folder_of_pictures(files):
     (files / "photos").mkdir()
     for number in range(3):
@@ -79,7 +91,7 @@ def test_calibration_count(files, monkeypatch):
         seen.append([float(x[0, 0, 0]) for x in inputs])
         raise ValueError("enough")
 
-    monkeypatch.setattr(cli, "quantise", remember)
+    monkeypatch.setattr(pipeline, "quantise", remember)
     inputs = np.random.default_rng(0).normal(size=(9, 3, 8, 8)).astype(np.float32)
     inputs[:, 0, 0, 0] = np.arange(9)
     np.save("nine.npy", inputs)
@@ -105,6 +117,33 @@ def test_calibration_that_is_no_array(files):
     assert "calib holds no calibration inputs" in run("net.onnx", "--calib", "calib", status=2)
     (files / "calib" / "a.npy").write_bytes(b"abc")
     assert "a.npy cannot be read as an array" in run("net.onnx", "--calib", "calib", status=2)
+    archive = bytearray((files / "inputs.npz").read_bytes())
+    archive[200] ^= 1
+    (files / "inputs.npz").write_bytes(archive)
+    assert "inputs.npz cannot be read as an array: Bad CRC-32" in run("net.onnx", "--calib", "inputs.npz", status=2)
+
+
+@pytest.mark.parametrize(("change", "sentence"), [
+    (lambda p: p.graph.output.append(p.graph.output[0]), "wrote net.zsn"),
+    (lambda p: p.graph.input[0].type.tensor_type.shape.dim[2].__setattr__("dim_value", 2**40), "the limit is"),
+    (lambda p: p.graph.input[0].type.tensor_type.shape.dim[2].__setattr__("dim_value", -1), "has a size below 0"),
+    (lambda p: p.graph.initializer[0].__setattr__("raw_data", b"abc"), "weights 'c0' that cannot be read"),
+    (lambda p: p.graph.node[0].__setattr__("domain", "com.microsoft"), "No opset import for domain 'com.microsoft'"),
+    (lambda p: p.graph.node[0].attribute[0].__setattr__("i", 0), "node 'n0'"),
+    (lambda p: p.graph.output[0].__setattr__("name", "t3_1"), "t3_1"),
+])
+def test_files_that_a_fuzzer_makes(files, change, sentence):
+    """Each ended in a traceback, or was taken for something else."""
+    proto = onnx.load("net.onnx")
+    change(proto)
+    onnx.save(proto, "net.onnx")
+    output = run("net.onnx", "--calib", "inputs.npz", "--config", "tiny", status=0 if "wrote" in sentence else 2)
+    assert sentence in output
+
+
+def test_values_that_are_not_finite_in_the_network_are_named(files):
+    np.save("large.npy", np.full((3, 8, 8), 3e38, np.float32))
+    assert "has values that are not finite" in run("net.onnx", "--calib", "large.npy", status=2)
 
 
 @pytest.mark.parametrize(("arguments", "sentence"), [
@@ -112,7 +151,8 @@ def test_calibration_that_is_no_array(files):
     (["net.onnx", "--config", "big"], "there is no configuration 'big'"),
     (["net.onnx", "--shape", "3xax8"], "--shape must be numbers"),
     (["net.onnx", "--shape", "3x9x9"], "shape 3x9x9 does not fit"),
-    (["net.onnx", "--mean", "x"], "--mean must be a number"), (["net.onnx", "--count", "0"], "--count"),
+    (["net.onnx", "--mean", "x"], "--mean must be a number"),
+    (["net.onnx", "--std", "nan"], "--std must be a number"), (["net.onnx", "--count", "0"], "--count"),
 ])
 def test_arguments_that_cannot_be_used(files, arguments, sentence):
     assert sentence in run(*arguments, "--calib", "inputs.npz", status=2)

@@ -12,32 +12,9 @@ from compiler.onnx import load_proto, read_proto, simplify
 from compiler.quantise import quantise
 from golden.network import run_network
 from hw.configs import CONFIGS
-from sim_tests.unit.compiler.onnx_graphs import Graph, run_onnx
+from sim_tests.unit.compiler.onnx_graphs import QUANTISED, Graph, QuantisedGraph, run_onnx
 
 TINY = CONFIGS["tiny"]
-
-
-class QuantisedGraph(Graph):
-    """A graph with quantised weights and activations, all scales powers of two unless told."""
-
-    def quantised(self, x, scale, kind=np.int8, bounds=None, zero=0):
-        """QuantizeLinear, Clip where there are ``bounds``, DequantizeLinear."""
-        constants = [self.constant(scale), self.constant(zero, kind)]
-        x = self.node("QuantizeLinear", x, *constants)
-        if bounds:
-            x = self.node("Clip", x, *(self.constant(bound, kind) for bound in bounds))
-        return self.node("DequantizeLinear", x, *constants)
-
-    def quantised_conv(self, x, outputs, in_scale, kernel=(3, 3), groups=1, bits=8, **attributes):
-        """A convolution with integer weights and biases and a scale for each output channel."""
-        shape = (outputs, self.shapes[x][1] // groups, *kernel)
-        high = 2 ** (bits - 1) - 1
-        scale = 2.0 ** self.rng.integers(-8, -5, outputs)
-        weights = self.node("DequantizeLinear", self.constant(self.rng.integers(-high, high + 1, shape), np.int8),
-                            self.constant(scale), self.constant(np.zeros(outputs), np.int8), axis=0)
-        bias = self.node("DequantizeLinear", self.constant(self.rng.integers(-500, 501, outputs), np.int32),
-                         self.constant(scale * in_scale), self.constant(np.zeros(outputs), np.int32), axis=0)
-        return self.node("Conv", x, weights, bias, group=groups, **attributes)
 
 
 def compare(graph, output, seed):
@@ -55,42 +32,7 @@ def compare(graph, output, seed):
     return found, expected
 
 
-def plain_chain(g, x):
-    x = g.quantised(g.node("Relu", g.quantised_conv(x, 20, 2**-5)), 2**-3, np.uint8)
-    x = g.node("MaxPool", x, kernel_shape=[2, 2], strides=[2, 2])
-    x = g.quantised(x, 2**-3, np.uint8)
-    return g.quantised(g.quantised_conv(x, 7, 2**-3), 2**-1)
-
-
-def without_relu_nodes(g, x):
-    x = g.quantised(g.quantised_conv(x, 20, 2**-5, strides=[2, 2]), 2**-2, np.uint8)
-    return g.quantised(g.quantised_conv(x, 20, 2**-2, groups=20), 2**-1)
-
-
-def residual(g, x):
-    x = g.quantised(g.node("Relu", g.quantised_conv(x, 20, 2**-5)), 2**-3)
-    y = g.quantised(g.quantised_conv(x, 20, 2**-3, pads=[1, 1, 1, 1]), 2**-1)
-    return g.quantised(g.node("Relu", g.node("Add", x, y)), 2**-1, np.int8)
-
-
-def few_bits(g, x):
-    x = g.quantised(g.node("Relu", g.quantised_conv(x, 18, 2**-5, bits=4)), 2**-4, np.uint8, (0, 15))
-    return g.quantised(g.quantised_conv(x, 9, 2**-4, bits=3), 2**-6)
-
-
-def concat_of_scales(g, x):
-    a = g.quantised(g.node("Relu", g.quantised_conv(x, 5, 2**-5)), 2**-3)
-    b = g.quantised(g.node("Relu", g.quantised_conv(x, 20, 2**-5)), 2**-3)
-    return g.quantised(g.quantised_conv(g.node("Concat", a, b, axis=1), 7, 2**-3), 2**0)
-
-
-def any_max_pool(g, x):
-    x = g.quantised(g.node("Relu", g.quantised_conv(x, 5, 2**-5)), 2**-3)
-    x = g.node("MaxPool", x, kernel_shape=[3, 3], pads=[1, 1, 1, 1])
-    return g.quantised(g.quantised_conv(x, 7, 2**-3), 2**0)
-
-
-@pytest.mark.parametrize("build", [plain_chain, without_relu_nodes, residual, few_bits, concat_of_scales, any_max_pool])
+@pytest.mark.parametrize("build", QUANTISED.values(), ids=QUANTISED)
 @pytest.mark.parametrize("seed", [0, 1])
 def test_powers_of_two_are_exact(build, seed):
     graph = QuantisedGraph(opset=13, seed=seed)

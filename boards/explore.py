@@ -1,0 +1,252 @@
+"""``zeroskip explore``: the configurations that fit a board, what a network costs on each, and those worth building.
+
+Source: docs/explore.md.
+"""
+import itertools
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from compiler.pipeline import CompilerFault
+from compiler.progress import Stages
+from compiler.tile import choose_tiling
+from hw.config import AcceleratorConfig
+
+from .catalogue import BOARDS, CHIPS, get_board
+from .resource_model import Resources, calibrated, leave_one_out, load_points
+from .sim.report import BEAT_BYTES
+from .workload import Workload, load_workload
+
+FAILED, UNUSABLE = 1, 2
+#: The fullest design that the open flow has routed at the board's clock, `tiny` on an xc7z010, takes 65 % of its LUTs
+#: (docs/results/synthesis.md).
+SHARE = 0.7
+#: What is swept. The depths fill block RAMs; a drain of 16 costs 16 requantisers, and no network waits for one of 8.
+GROUPS = (1, 2, 3, 4, 5, 6, 8, 10, 12, 16)
+LANES = (16, 32, 64, 128)
+BLOCKS = (16, 32)
+DRAINS = (4, 8)
+WEIGHT_DEPTHS = (256, 512, 1024)
+TILE_SLOTS = (32, 64, 128, 256)
+SUM_WINDOWS = (32, 128)
+POOL_COLUMNS = 16
+#: Figures closer than this count as equal: the models are not better, and the front would hold hundreds of twins.
+TOLERANCE = 0.03
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A configuration that fits: its resources, and cycles and DRAM bytes of a frame. ``exact``: by the cycle model,
+    not by the compiler's estimate."""
+    config: AcceleratorConfig
+    resources: Resources
+    cycles: int
+    dram_bytes: int
+    exact: bool = False
+
+
+def sweep(value_width: int) -> Iterator[AcceleratorConfig]:
+    """Every legal configuration of the grid, in a fixed order."""
+    for groups, lanes, block, drain, depth, slots, windows in itertools.product(
+            GROUPS, LANES, BLOCKS, DRAINS, WEIGHT_DEPTHS, TILE_SLOTS, SUM_WINDOWS):
+        if lanes % block == 0:
+            yield AcceleratorConfig(
+                f"g{groups}x{lanes}_b{block}_d{drain}_w{depth}_s{slots}_p{windows}", value_width=value_width,
+                groups=groups, lanes=lanes, block=block, drain=drain, weight_depth=depth, tile_slots=slots,
+                sum_windows=windows, pool_columns=POOL_COLUMNS)
+
+
+def fitting(chip: Resources, share: float, value_width: int) -> list[tuple[AcceleratorConfig, Resources]]:
+    """The configurations of the grid that take at most ``share`` of each kind of cell of ``chip``."""
+    model = calibrated()
+    sized = ((config, model.resources(config)) for config in sweep(value_width))
+    return [(config, used) for config, used in sized if max(used.shares(chip)) <= share]
+
+
+class Estimates:
+    """The compiler's estimate of a workload for one configuration after another.
+
+    Layers of the same sizes are costed once; weights are laid out only once for each network that lowering gives.
+    """
+
+    def __init__(self, workload: Workload):
+        self.workload, self._layers = workload, {}
+
+    def __call__(self, config: AcceleratorConfig) -> tuple[int, int]:
+        """Cycles and DRAM bytes of a frame; ``ValueError`` if a layer does not fit the memories of ``config``."""
+        key = self.workload.key(config), config.block, config.value_width
+        if key not in self._layers:
+            # What a layer looks like does not depend on depths: these fit any layer that fits at all.
+            roomy = replace(config, weight_depth=max(WEIGHT_DEPTHS), tile_slots=max(TILE_SLOTS),
+                            sum_windows=max(SUM_WINDOWS))
+            choices = self.workload.quantise(config).compile(roomy).choices.values()
+            self._layers[key] = [(choice.geometry, choice.density_in, choice.density_out) for choice in choices]
+        costs = {layer: choose_tiling(layer[0], config, density_in=layer[1], density_out=layer[2]).cost
+                 for layer in dict.fromkeys(self._layers[key])}
+        cycles = sum(costs[layer].cycles for layer in self._layers[key])
+        beats = sum(costs[layer].read + costs[layer].write for layer in self._layers[key])
+        return round(float(cycles)), round(float(beats)) * BEAT_BYTES
+
+
+def modelled(workload: Workload, candidate: Candidate) -> Candidate:
+    """``candidate`` with cycles and DRAM bytes from the cycle model, on the actual input."""
+    quantised = workload.quantise(candidate.config)
+    run = quantised.model(quantised.compile(candidate.config))
+    beats = sum(layer["read_beats"] + layer["write_beats"] for layer in run.layers)
+    return replace(candidate, cycles=run.cycles, dram_bytes=beats * BEAT_BYTES, exact=True)
+
+
+def pareto(candidates: list[Candidate]) -> list[Candidate]:
+    """Those that no other one equals or betters in cycles, DRAM bytes and all resources, fastest first.
+
+    Figures are compared in steps of ``TOLERANCE``; of equals the one that comes first stays.
+    """
+    def steps(candidate):
+        return tuple(math.floor(math.log(max(value, 1e-9)) / math.log1p(TOLERANCE)) for value in (
+            candidate.cycles, candidate.dram_bytes, candidate.resources.luts, candidate.resources.dsps,
+            candidate.resources.block_rams))
+
+    front = []
+    for found, candidate in sorted(((steps(candidate), candidate) for candidate in candidates),
+                                   key=lambda pair: (pair[0], pair[1].cycles, pair[1].config.name)):
+        # Sorted, nothing that comes later can better what came before in every respect.
+        if not any(all(mine <= other for mine, other in zip(known, found, strict=True)) for known, _ in front):
+            front.append((found, candidate))
+    return sorted((candidate for _, candidate in front), key=lambda candidate: (candidate.cycles,
+                                                                                candidate.config.name))
+
+
+def error_text() -> str:
+    """What the resource model is fitted to and how far off it is, for people."""
+    points = load_points()
+    designs = sum(point.part == "design" for point in points)
+    luts, flip_flops = (f"{100 * mean:.0f} % on average, {100 * worst:.0f} % at most"
+                        for mean, worst in leave_one_out(points).values())
+    return (f"resource model: fitted to {designs} whole designs and {len(points) - designs} groups after synthesis; a "
+            f"design that it was not fitted to, LUTs {luts}; flip-flops {flip_flops} off; DSP slices and block RAMs of "
+            f"all of them exact")
+
+
+def build_table(front: list[Candidate], chip: Resources, chip_name: str, megahertz: float) -> Table:
+    """A line for each candidate."""
+    table = Table(box=None, header_style="bold", title=f"worth building on {chip_name}, at {megahertz:g} MHz")
+    for name in ("groups\nx lanes", "block,\ndrain", "weights, slots,\nwindows", "frames\na second", "cycles",
+                 "DRAM\nMB/frame", "LUT", "DSP", "block\nRAM"):
+        table.add_column(name, justify="right")
+    for candidate in front:
+        c, used = candidate.config, candidate.resources
+        shares = used.shares(chip)
+        table.add_row(
+            f"{c.groups} x {c.lanes}", f"{c.block}, {c.drain}", f"{c.weight_depth}, {c.tile_slots}, {c.sum_windows}",
+            f"{megahertz * 1e6 / candidate.cycles:.2f}", f"{candidate.cycles:,}{'' if candidate.exact else ' ~'}",
+            f"{candidate.dram_bytes / 1e6:.2f}", f"{used.luts:,} ({100 * shares[0]:.0f} %)",
+            f"{used.dsps} ({100 * shares[2]:.0f} %)", f"{used.block_rams:g} ({100 * shares[3]:.0f} %)")
+    return table
+
+
+def write_config(config: AcceleratorConfig, path: Path) -> None:
+    """Write ``config`` as the file that ``CONFIG=`` takes: a JSON object of its fields."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(asdict(config), indent=1) + "\n")
+
+
+def _explore(console, workload, chip, share, value_width, exact) -> list[Candidate]:
+    """The front, its fastest ``exact`` candidates by the cycle model."""
+    stages = Stages(console)
+    candidates, refused = [], []
+    with stages.progress:
+        found = fitting(chip, share, value_width)
+        estimates = Estimates(workload)
+        with stages.stage("estimate", len(found)) as update:
+            for number, (config, used) in enumerate(found, start=1):
+                try:
+                    candidates.append(Candidate(config, used, *estimates(config)))
+                except ValueError as error:
+                    refused.append(error)
+                update(number, f"{number} of {len(found)}")
+        if not candidates:
+            raise ValueError(f"no configuration runs {workload.name}: {refused[0]}" if refused else
+                             f"no configuration of the sweep takes at most {100 * share:g} % of the chip")
+        front = pareto(candidates)
+        with stages.stage("cycle model", min(exact, len(front))) as update:
+            for number in range(min(exact, len(front))):
+                front[number] = modelled(workload, front[number])
+                update(number + 1, front[number].config.name)
+    console.print(f"{sum(1 for _ in sweep(value_width)):,} configurations, {len(found):,} of them fit, "
+                  f"{len(candidates):,} run {workload.name}; {len(front)} are worth building", highlight=False)
+    return sorted(front, key=lambda candidate: (not candidate.exact, candidate.cycles, candidate.config.name))
+
+
+def explore(
+    model: Annotated[str, typer.Argument(help="hed (edges of a photograph by VGG-16), digits, or an ONNX file.",
+                                         metavar="hed|digits|FILE.onnx")],
+    board: Annotated[str, typer.Option(help=f"One of {', '.join(name for name in BOARDS if BOARDS[name].chip in CHIPS)}"
+                                            f".", metavar="BOARD")],
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Write the fastest configuration to this file, "
+                                                "which CONFIG= of make sim and make bitstream takes.",
+                                                metavar="FILE.json")] = None,
+    megahertz: Annotated[float, typer.Option(help="Clock that frames a second are counted at; the board's unless "
+                                                  "told. Whether a configuration meets it, placement and routing say.",
+                                             min=0, metavar="MHZ")] = 0,
+    share: Annotated[float, typer.Option(help="Largest share of the chip's LUTs, flip-flops, DSP slices and block "
+                                              "RAMs. The fullest design that the open flow has routed at its clock "
+                                              "takes 65 % of the LUTs.", min=0.01, max=1)] = SHARE,
+    value_width: Annotated[int, typer.Option(help="Bits of a value: 8, where two lanes share a DSP slice, or 16.",
+                                             metavar="8|16")] = 8,
+    exact: Annotated[int, typer.Option(help="How many, the fastest first, get their cycles from the cycle model, "
+                                            "which equals the RTL; those of the others, marked ~, are the compiler's "
+                                            "estimate.", min=1, metavar="N")] = 5,
+    size: Annotated[str | None, typer.Option(help="hed: 96 for a square, 320x240 for width x height; 224 unless told.",
+                                             metavar="SIZE")] = None,
+    calib: Annotated[Path | None, typer.Option(help="ONNX: typical inputs, as of `zeroskip compile`; the first one is "
+                                                    "what the cycle model runs.", metavar="FOLDER|FILE")] = None,
+    shape: Annotated[str | None, typer.Option(help="ONNX: shape of the input, where the file leaves it open: "
+                                                   "3x224x224.", metavar="SHAPE")] = None,
+    count: Annotated[int, typer.Option(help="ONNX: inputs to calibrate with.", min=1, metavar="N")] = 16,
+    mean: Annotated[str, typer.Option(help="ONNX: taken off the values of pictures.", metavar="M,M,M")] = "0",
+    std: Annotated[str, typer.Option(help="ONNX: what pictures are divided by after that.", metavar="S,S,S")] = "1",
+) -> None:
+    """Find the configurations that are worth building for a network on a board.
+
+    Every configuration of a grid that fits the board is costed with the network, and those are listed that no other
+    one betters in frames a second, LUTs, DSP slices, block RAMs and DRAM traffic at once. What a configuration takes
+    of the chip is a model fitted to synthesis runs; its error on designs it was not fitted to is printed.
+
+    Exit status: 0 listed, 1 the compiler is at fault, 2 input not usable.
+
+    Examples:
+
+    \b
+      zeroskip explore digits --board arty_z7_10 -o best.json
+      zeroskip explore net.onnx --calib photos/ --board arty_z7_20 --megahertz 60
+      make sim NET=digits CONFIG=best.json
+    """
+    console = Console()
+    try:
+        chosen = get_board(board)
+        if chosen.chip not in CHIPS:
+            raise ValueError(f"{board} has a {chosen.chip}, which the resource model does not cover; choose one of "
+                             f"{', '.join(name for name in BOARDS if BOARDS[name].chip in CHIPS)}")
+        if value_width not in (8, 16):
+            raise ValueError(f"--value-width must be 8 or 16, not {value_width}")
+        workload = load_workload(model, size=size, calib=calib, shape=shape, count=count, mean=mean, std=std)
+        front = _explore(console, workload, CHIPS[chosen.chip], share, value_width, exact)
+        console.print(build_table(front, CHIPS[chosen.chip], f"{board} ({chosen.chip})", megahertz or chosen.megahertz))
+        console.print(error_text(), highlight=False)
+        if output is not None:
+            write_config(front[0].config, output)
+            console.print(f"wrote {output}: {front[0].config.name}; next: make sim CONFIG={output}, make bitstream "
+                          f"BOARD={board} CONFIG={output}", highlight=False, markup=False, soft_wrap=True)
+    except (ValueError, OSError) as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(UNUSABLE) from None
+    except CompilerFault as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(FAILED) from None

@@ -1,0 +1,117 @@
+"""A trained network with its inputs, compiled for one configuration after another: what `explore` and `compare` cost.
+
+Nothing is simulated: cycles and traffic come from the cycle model, which equals the counters of the RTL
+(docs/cycle-model.md).
+"""
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from compiler.calibration import load_calibration
+from compiler.cli import parse_numbers, parse_shape
+from compiler.emit import Program, compile_network
+from compiler.graph import Network
+from compiler.lower import lower
+from compiler.pipeline import DENSITY_INPUTS, check_onnx, map_densities, read_onnx
+from compiler.quantise import quantise
+from golden.cycle_model import ModelledRun, model_network
+from golden.layer import LayerResult
+from golden.network import QuantisedNetwork, run_network
+from hw.config import AcceleratorConfig
+
+from .sim.jobs import DigitsJob, HedJob
+
+
+@dataclass(frozen=True)
+class Quantised:
+    """A network in integers: what all configurations share that lower and quantise it alike. ``x``: its input."""
+    network: QuantisedNetwork
+    densities: dict[str, float]
+    x: np.ndarray
+
+    @cached_property
+    def golden(self) -> tuple[dict[str, np.ndarray], dict[str, LayerResult]]:
+        """All maps and results of the layers, by golden."""
+        return run_network(self.network, self.x)
+
+    def compile(self, config: AcceleratorConfig) -> Program:
+        """The program for ``config``; ``ValueError`` if a layer does not fit its memories."""
+        return compile_network(self.network, config, densities=self.densities)
+
+    def model(self, program: Program) -> ModelledRun:
+        """Counters of each layer and cycles of the run, by the cycle model."""
+        return model_network(program.network, *self.golden, program.segments[0][1], program.config,
+                             descriptor_address=program.descriptor_address, log_address=program.log_address)
+
+
+class Workload:
+    """A network, the inputs that set its scales and the one that is run.
+
+    Parameters
+    ----------
+    name : str
+    build : callable
+        ``build(config)`` gives the float network of the layers that ``config`` has.
+    key : callable
+        ``key(config)`` is the same for configurations that ``build`` gives the same network.
+    calibration : list of float arrays [C, H, W]
+    x : float array [C, H, W]
+    """
+
+    def __init__(self, name: str, build: Callable[[AcceleratorConfig], Network],
+                 key: Callable[[AcceleratorConfig], tuple], calibration: list[np.ndarray], x: np.ndarray):
+        self.name, self.build, self.key, self.calibration, self.x = name, build, key, calibration, x
+        self._quantised = {}
+
+    def quantise(self, config: AcceleratorConfig) -> Quantised:
+        """The network for ``config`` in integers; ``ValueError`` if a node or a sum does not fit."""
+        key = (config.value_width, *self.key(config))
+        if key not in self._quantised:
+            network = self.build(config)
+            quantised = quantise(network, self.calibration, config)
+            self._quantised[key] = Quantised(quantised, map_densities(network, self.calibration[:DENSITY_INPUTS]),
+                                             quantised.quantise_input(self.x))
+        return self._quantised[key]
+
+
+def load_workload(model: str, *, size: str | None = None, calib: Path | None = None, shape: str | None = None,
+                  count: int = 16, mean: str = "0", std: str = "1") -> Workload:
+    """``hed`` on its default photograph, ``digits`` on a digit, or an ONNX file on its first calibration input.
+
+    Parameters
+    ----------
+    model : str
+        ``hed``, ``digits`` or the name of an ONNX file.
+    size : str, optional
+        Of hed's photograph, as ``make sim`` takes it; 224 unless told.
+    calib, shape, count, mean, std
+        As the options of ``zeroskip compile``.
+
+    Raises
+    ------
+    ValueError, CompilerFault
+        The input cannot be used, or the compiler is at fault: one sentence.
+    """
+    if model in ("hed", "digits"):
+        if calib is not None or shape is not None:
+            raise ValueError("--calib and --shape belong to an ONNX file; hed and digits have their own inputs")
+        if size is not None and model == "digits":
+            raise ValueError("--size belongs to hed")
+        job = HedJob("astronaut", size or "224") if model == "hed" else DigitsJob(1)
+        return Workload(model, lambda config: job.network, lambda config: (), job.calibration, job.inputs[0])
+    if not model.lower().endswith(".onnx") and not Path(model).is_file():
+        raise ValueError(f"there is no network {model!r}: choose hed or digits, or give an ONNX file")
+    if size is not None:
+        raise ValueError("--size belongs to hed; an ONNX file has its own shape, or takes --shape")
+    if calib is None:
+        raise ValueError("an ONNX file needs typical inputs for calibration: give --calib, an .npz or .npy file, or a "
+                         "folder of such files or of pictures")
+    network = read_onnx(Path(model), parse_shape(shape))
+    inputs = load_calibration(calib, network.model, count, parse_numbers("--mean", mean), parse_numbers("--std", std))
+    check_onnx(network, inputs[0])
+    maps = [np.ascontiguousarray(network.model.input_map(x)) for x in inputs]
+    return Workload(network.model.name, lambda config: lower(network.model, config).network,
+                    lambda config: (config.block, config.lanes), maps, maps[0])

@@ -1,0 +1,155 @@
+"""`zeroskip explore`: the sweep, the front, and the file that it writes."""
+import json
+import random
+from dataclasses import fields
+
+import pytest
+from typer.testing import CliRunner
+
+from boards import explore
+from boards.catalogue import BOARDS, CHIPS
+from boards.cli import app
+from boards.explore import (
+    TOLERANCE,
+    Candidate,
+    Estimates,
+    fitting,
+    modelled,
+    pareto,
+    sweep,
+    write_config,
+)
+from boards.resource_model import Resources, calibrated
+from compiler.emit import compile_network
+from hw.config import AcceleratorConfig
+from hw.configs import CONFIGS, get_config
+from sim_tests.unit.boards.workloads import two_layers
+
+SMALL_GRID = {"GROUPS": (1, 2), "LANES": (16, 32), "BLOCKS": (16, 32), "DRAINS": (4,), "WEIGHT_DEPTHS": (256,),
+              "TILE_SLOTS": (32, 64), "SUM_WINDOWS": (32,)}
+
+
+@pytest.fixture
+def small_grid(monkeypatch):
+    for name, values in SMALL_GRID.items():
+        monkeypatch.setattr(explore, name, values)
+
+
+@pytest.mark.parametrize("value_width", [8, 16])
+def test_the_sweep_holds_each_configuration_once_in_one_order(value_width):
+    names = [config.name for config in sweep(value_width)]
+    assert len(set(names)) == len(names) > 1000
+    assert names == [config.name for config in sweep(value_width)]
+
+
+def test_what_fits_takes_at_most_the_share():
+    chip = CHIPS["xc7z010"]
+    found = fitting(chip, .7, 8)
+    assert found and all(used == calibrated().resources(config) for config, used in found)
+    assert all(value <= .7 * limit for _, used in found for value, limit in zip(used, chip, strict=True))
+    names = {config.name for config, _ in found}
+    left_out = [config for config in sweep(8) if config.name not in names]
+    assert left_out and all(max(calibrated().resources(config).shares(chip)) > .7 for config in left_out)
+    assert {config.name for config, _ in fitting(chip, .6, 8)} < names
+    assert names < {config.name for config, _ in fitting(CHIPS["xc7z020"], .7, 8)}
+
+
+def random_candidates(seed, count):
+    rng = random.Random(seed)
+    return [Candidate(AcceleratorConfig(**vars(CONFIGS["tiny"]) | {"name": f"c{n}"}),
+                      Resources(rng.randint(100, 160), 1, rng.randint(10, 16), rng.randint(10, 16) / 2),
+                      rng.randint(1000, 1600), rng.randint(100, 160)) for n in range(count)]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_front_is_what_nothing_betters(seed):
+    candidates = random_candidates(seed, 60)
+    front = pareto(candidates)
+
+    def figures(candidate):
+        return (candidate.cycles, candidate.dram_bytes, candidate.resources.luts, candidate.resources.dsps,
+                candidate.resources.block_rams)
+
+    def betters(one, other, slack):
+        return all(a <= b * slack for a, b in zip(figures(one), figures(other), strict=True))
+
+    assert [candidate.cycles for candidate in front] == sorted(candidate.cycles for candidate in front)
+    for candidate in candidates:
+        if candidate in front:
+            # Nothing is clearly better everywhere.
+            assert not any(betters(other, candidate, 1 / (1 + TOLERANCE) ** 2) for other in candidates), seed
+        else:
+            assert any(betters(other, candidate, 1 + TOLERANCE) for other in front), seed
+    assert pareto(candidates[::-1]) == front
+
+
+def test_the_estimate_is_that_of_the_compiler():
+    workload, tiny = two_layers(1), CONFIGS["tiny"]
+    quantised = workload.quantise(tiny)
+    choices = compile_network(quantised.network, tiny, densities=quantised.densities).choices.values()
+    cycles, dram_bytes = Estimates(workload)(tiny)
+    assert cycles == round(sum(float(choice.cost.cycles) for choice in choices))
+    assert dram_bytes == 8 * round(sum(float(choice.cost.read + choice.cost.write) for choice in choices))
+
+
+def test_the_cycle_model_gives_near_what_was_estimated():
+    workload, tiny = two_layers(2), CONFIGS["tiny"]
+    estimated = Candidate(tiny, calibrated().resources(tiny), *Estimates(workload)(tiny))
+    exact = modelled(workload, estimated)
+    assert exact.exact and not estimated.exact and exact.config is tiny
+    assert .5 < exact.cycles / estimated.cycles < 2 and .5 < exact.dram_bytes / estimated.dram_bytes < 2
+
+
+@pytest.mark.parametrize("config", [CONFIGS["small"], next(sweep(16))], ids=lambda config: config.name)
+def test_the_file_is_the_configuration(config, tmp_path):
+    path = tmp_path / "folder" / "best.json"
+    write_config(config, path)
+    assert list(json.loads(path.read_text())) == [field.name for field in fields(AcceleratorConfig)]
+    assert get_config(str(path)) == config
+
+
+def run(*arguments):
+    return CliRunner().invoke(app, ["explore", *map(str, arguments)], env={"COLUMNS": "160"})
+
+
+def test_the_command_lists_the_front_and_writes_the_fastest(small_grid, monkeypatch, tmp_path):
+    monkeypatch.setattr(explore, "load_workload", lambda *args, **options: two_layers(3))
+    path = tmp_path / "best.json"
+    result = run("two", "--board", "arty_z7_20", "--exact", "2", "-o", path)
+    assert result.exit_code == 0, result.output
+    assert "12 configurations, 12 of them fit, 12 run two" in result.output
+    assert "fitted to" in result.output and "off" in result.output
+    best = get_config(str(path))
+    assert best.name in {config.name for config in sweep(8)} and f"CONFIG={path}" in result.output
+    again = run("two", "--board", "arty_z7_20", "--exact", "2", "-o", path)
+    assert get_config(str(path)) == best
+
+    def table(text):
+        return text[text.index("worth building on"):]
+    assert table(again.output) == table(result.output)
+
+
+@pytest.mark.parametrize(("arguments", "sentence"), [
+    (("digits", "--board", "none"), "there is no board 'none'"),
+    (("digits", "--board", "ulx3s_85f"), "does not cover"),
+    (("digits", "--board", "arty_z7_10", "--value-width", 12), "must be 8 or 16, not 12"),
+    (("digits", "--board", "arty_z7_10", "--calib", "x"), "belong to an ONNX file"),
+    (("digits", "--board", "arty_z7_10", "--size", "32"), "--size belongs to hed"),
+    (("nothing", "--board", "arty_z7_10"), "there is no network 'nothing'"),
+    (("nothing.onnx", "--board", "arty_z7_10"), "needs typical inputs"),
+    (("nothing.onnx", "--board", "arty_z7_10", "--calib", "none"), "nothing.onnx"),
+])
+def test_what_cannot_be_used_is_refused_in_a_sentence(arguments, sentence):
+    result = run(*arguments)
+    assert result.exit_code == 2 and result.output.startswith("error: ") and result.output.count("\n") == 1
+    assert sentence in result.output
+
+
+def test_no_configuration_is_a_sentence_too(small_grid, monkeypatch):
+    monkeypatch.setattr(explore, "load_workload", lambda *args, **options: two_layers(4))
+    result = run("two", "--board", "arty_z7_10", "--share", "0.05")
+    assert result.exit_code == 2 and "at most 5 % of the chip" in result.output
+
+
+def test_every_board_has_a_chip():
+    assert {board.chip for board in BOARDS.values()} - set(CHIPS) == {"LFE5U-85F"}
