@@ -64,8 +64,12 @@ def image_bytes(program: Program) -> bytes:
 def write_image(program: Program, path: Path | str) -> None:
     """Write the network image of ``program`` to ``path``; folders are made. Errors as of :func:`image_bytes`."""
     data = image_bytes(program)
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    Path(path).write_bytes(data)
+    try:
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        Path(path).write_bytes(data)
+    except OSError as error:
+        # A full disk does not name the file.
+        raise OSError(error.errno, error.strerror, str(path)) from None
 
 
 def _map_scale(network, name):
