@@ -63,7 +63,8 @@ def folders(tmp_path, monkeypatch):
     """Results and page in a temporary folder, and runs in the RTL and the cycle model replaced: they have their own
     tests."""
     monkeypatch.setattr(bench, "RESULTS", tmp_path / "networks")
-    monkeypatch.setattr(bench, "PAGE", bench.ROOT / "build" / f"{tmp_path.name}-networks.md")
+    page = bench.ROOT / "build" / f"{tmp_path.name}-networks.md"
+    monkeypatch.setattr(bench, "PAGE", page)
     monkeypatch.setattr(bench, "measure_run", lambda program, x, stages: {
         "cycles": 1000 + len(program.layers), "layers": len(program.layers), "problems": [], "macs": 9,
         "nonzero_macs": 5, "utilisation": 0.25, "mismatches": 0, "compared": 77, "dram_read_bytes": 1,
@@ -71,7 +72,7 @@ def folders(tmp_path, monkeypatch):
     monkeypatch.setattr(bench, "measure_model", lambda program, x: {"cycles": 1000 + len(program.layers) + 1})
     (tmp_path / "networks").mkdir()
     yield tmp_path / "networks"
-    bench.PAGE.unlink(missing_ok=True)
+    page.unlink(missing_ok=True)
 
 
 def run_measure(benchmark, folder, **options):
@@ -160,7 +161,6 @@ def test_a_network_is_measured_and_steps_are_kept(folders, monkeypatch):
 
     monkeypatch.setattr(bench, "load_case", lambda *_: pytest.fail("a step that is there was measured again"))
     assert run_measure(SMALL, folders) == result
-    monkeypatch.undo()
     stored = json.loads((folders / "small.json").read_text())
     assert stored == result
 
