@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from golden.network import run_network
+from golden.network import QuantisedNetwork, run_network
 from hw.configs import CONFIGS, get_config
 
 from .calibration import load_calibration
@@ -110,7 +110,7 @@ def _compile(console, path, calib, config, shape, count, mean, std, target) -> P
             ratios = signal_to_noise(network.model, lowered, program.network, maps[0])
     write_image(program, target)
     console.print(build_table(network.model, lowered))
-    console.print(f"{network_macs(lowered.network) / 1e6:.1f} MMACs with zeros in {program.layer_count} layers; about "
+    console.print(f"{network_macs(program.network) / 1e6:.1f} MMACs with zeros in {program.layer_count} layers; about "
                   f"{sum(choice.cost.cycles for choice in program.choices.values()):,.0f} cycles", highlight=False)
     for name, ratio in ratios.items():
         console.print(f"output {name}: map {lowered.outputs[name]}, signal to quantisation noise {ratio:.1f} dB",
@@ -137,13 +137,10 @@ def operator_macs(model: Model) -> dict[str, int]:
             for operator in model.operators}
 
 
-def network_macs(network) -> int:
-    """Multiplications of all layers, those with the zeros that lowering added included."""
-    total = 0
-    for layer in network.layers:
-        shapes = layer.written(network.maps[layer.inputs[0].map][1:])
-        total += layer.weights.size * int(np.prod(shapes[layer.targets[0]][1:]))
-    return total
+def network_macs(network: QuantisedNetwork) -> int:
+    """Multiplications of all layers, before pooling, those with the zeros that lowering added included."""
+    return sum(layer.weights.size * layer.geometry().out_height * layer.geometry().out_width
+               for layer in network.layers)
 
 
 def signal_to_noise(model: Model, lowered: Lowered, quantised, x: np.ndarray) -> dict[str, float]:

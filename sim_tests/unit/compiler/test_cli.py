@@ -1,4 +1,6 @@
 """``zeroskip compile``: exit status, files, sentences."""
+from types import SimpleNamespace
+
 import numpy as np
 import onnx
 import onnxruntime
@@ -10,6 +12,7 @@ from zeroskip.image import read_image
 
 from compiler import cli, pipeline
 from compiler.model import Model
+from sim_tests.golden_model.random_layers import random_layer
 from sim_tests.unit.compiler.onnx_graphs import Graph
 
 
@@ -172,3 +175,9 @@ def test_help_teaches():
     assert result.exit_code == 0
     for word in ("--calib", "--config", "Examples", "torch.onnx.export", "Exit status"):
         assert word in result.output
+
+
+def test_multiplications_are_those_before_pooling():
+    layer = random_layer(np.random.default_rng(0), "layer", "x", (4, 8, 12), width=8, kernel=(1, 1), out_channels=3,
+                         pool=2)
+    assert cli.network_macs(SimpleNamespace(layers=[layer, layer])) == 2 * 3 * 4 * 8 * 12
