@@ -144,6 +144,8 @@ def measure_accuracy(case, data: Data, benchmark: Benchmark, config: Accelerator
             for place, (number, x) in enumerate(zip(numbers, inputs, strict=True)):
                 label, expected = None if data.labels is None else data.labels[number], case.expected(x)
                 ours = case.outputs(real_maps(quantised, {name: values[place] for name, values in maps.items()}))
+                # A map has three dimensions; the file's output may have fewer.
+                ours = [np.reshape(one, other.shape) for one, other in zip(ours, expected, strict=True)]
                 found.append(benchmark.measure.score(ours, expected, label))
                 reference.append(benchmark.measure.score(expected, expected, label))
             update(numbers[-1] + 1, f"{numbers[-1] + 1} of {count}")

@@ -1,5 +1,6 @@
 """The benchmark of whole networks: registry, golden's integers in batches, steps and their resumption, page, errors."""
 import json
+from dataclasses import replace
 
 import numpy as np
 import onnx
@@ -14,7 +15,7 @@ from boards.bench_networks import modules
 from boards.bench_networks.batch import EXACT32, SCALABLE, run_batch
 from boards.bench_networks.data import Data, MissingData, cut, data_file, imagenet, imagenet_or_photos
 from boards.bench_networks.page import check, networks_page
-from boards.bench_networks.registry import BENCHMARKS, TOP1, Benchmark, _face_overlap, _module
+from boards.bench_networks.registry import BENCHMARKS, DECIBELS, TOP1, Benchmark, _face_overlap, _module
 from compiler.progress import Stages
 from golden.layer import QuantisedLayer, Slice, Target
 from golden.network import QuantisedNetwork, run_network
@@ -163,6 +164,12 @@ def test_a_network_is_measured_and_steps_are_kept(folders, monkeypatch):
     assert run_measure(SMALL, folders) == result
     stored = json.loads((folders / "small.json").read_text())
     assert stored == result
+
+
+def test_signal_to_noise_compares_each_score_with_its_own(folders):
+    """The classifier's map has three dimensions, the file's output one."""
+    result = run_measure(replace(SMALL, measure=DECIBELS), folders)
+    assert 20 < result["8 bits"]["quantised"] < 60 < result["16 bits"]["quantised"]
 
 
 def test_a_step_asked_for_differently_is_measured_again(folders, monkeypatch):
