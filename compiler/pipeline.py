@@ -47,7 +47,9 @@ def read_onnx(path: Path, shape: tuple[int, ...] | None = None) -> OnnxNetwork:
     except UnicodeDecodeError:
         # Texts are decoded when they are looked at.
         raise ValueError(f"{path} is not a sound ONNX file: it has texts that are not UTF-8") from None
-    return OnnxNetwork(proto, simplify(model), host)
+    # Weights that overflow here are found, and named, by check_onnx.
+    with np.errstate(over="ignore", invalid="ignore"):
+        return OnnxNetwork(proto, simplify(model), host)
 
 
 def check_onnx(network: OnnxNetwork, x: np.ndarray) -> None:

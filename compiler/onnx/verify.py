@@ -53,6 +53,11 @@ def largest_difference(proto: onnx.ModelProto, model: Model, host: HostPart, x: 
             raise ValueError(f"output {entry.name!r} of the network has values that are not finite (NaN or infinite) "
                              f"for a calibration input: train it again, or give inputs of the range that it takes")
     found = run_host(host, model, model.run(model.input_map(np.asarray(x, np.float32))))
+    for entry, values in zip(proto.graph.output, found, strict=True):
+        # Folding multiplies weights that the file keeps apart.
+        if not np.isfinite(values).all():
+            raise ValueError(f"weights in front of output {entry.name!r} are so large that their products do not fit "
+                             "float32: train the network again, or divide them")
     found, expected = ([np.asarray(values, float).reshape(-1) for values in outputs] for outputs in (found, expected))
     return max(float(np.abs(one - other).max() / max(np.abs(other).max(), 1e-30))
                for one, other in zip(found, expected, strict=True))

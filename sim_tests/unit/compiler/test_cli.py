@@ -149,6 +149,16 @@ def test_values_that_are_not_finite_in_the_network_are_named(files):
     assert "has values that are not finite" in run("net.onnx", "--calib", "large.npy", status=2)
 
 
+def test_weights_that_do_not_fit_float32_once_they_are_folded_are_named(files):
+    graph = Graph((1, 3, 8, 8), seed=3)
+    x = graph.node("Conv", "x", graph.random(4, 3, 1, 1), kernel_shape=[1, 1])
+    for _ in range(2):
+        x = graph.node("Mul", x, graph.constant(1e30))
+    onnx.save(graph.proto([x]), "large.onnx")
+    np.save("small.npy", np.full((3, 8, 8), 1e-30, np.float32))
+    assert "so large that their products do not fit float32" in run("large.onnx", "--calib", "small.npy", status=2)
+
+
 @pytest.mark.parametrize(("arguments", "sentence"), [
     (["none.onnx"], "error: there is no file none.onnx"), (["inputs.npz"], "is not a complete ONNX file"),
     (["net.onnx", "--config", "big"], "there is no configuration 'big'"),
