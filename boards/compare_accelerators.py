@@ -30,7 +30,15 @@ from hw.configs import get_config
 
 from .report.record import FILE_NAME, read_record
 from .sim.table import short
-from .workload import load_workload
+from .workload import (
+    CalibOption,
+    CountOption,
+    MeanOption,
+    ShapeOption,
+    SizeOption,
+    StdOption,
+    load_workload,
+)
 
 FAILED, UNUSABLE = 1, 2
 PUBLISHED = Path(__file__).with_name("published.json")
@@ -233,15 +241,12 @@ def compare(
     export: Annotated[Path | None, typer.Option("--topology", help="Also write the layers as a topology file for "
                                                                    "SCALE-Sim itself (-i gemm).",
                                                 metavar="FILE.csv")] = None,
-    size: Annotated[str | None, typer.Option(help="hed: 96 for a square, 320x240 for width x height; 224 unless told.",
-                                             metavar="SIZE")] = None,
-    calib: Annotated[Path | None, typer.Option(help="ONNX: typical inputs, as of `zeroskip compile`; the first one is "
-                                                    "run.", metavar="FOLDER|FILE")] = None,
-    shape: Annotated[str | None, typer.Option(help="ONNX: shape of the input, where the file leaves it open: "
-                                                   "3x224x224.", metavar="SHAPE")] = None,
-    count: Annotated[int, typer.Option(help="ONNX: inputs to calibrate with.", min=1, metavar="N")] = 16,
-    mean: Annotated[str, typer.Option(help="ONNX: taken off the values of pictures.", metavar="M,M,M")] = "0",
-    std: Annotated[str, typer.Option(help="ONNX: what pictures are divided by after that.", metavar="S,S,S")] = "1",
+    size: SizeOption = None,
+    calib: CalibOption = None,
+    shape: ShapeOption = None,
+    count: CountOption = 16,
+    mean: MeanOption = "0",
+    std: StdOption = "1",
 ) -> None:
     """Set the cycles of a network beside those of other accelerators with as many multipliers.
 

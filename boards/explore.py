@@ -22,7 +22,16 @@ from hw.config import AcceleratorConfig
 from .catalogue import BOARDS, CHIPS, get_board
 from .resource_model import Resources, calibrated, leave_one_out, load_points
 from .sim.report import BEAT_BYTES
-from .workload import Workload, load_workload
+from .workload import (
+    CalibOption,
+    CountOption,
+    MeanOption,
+    ShapeOption,
+    SizeOption,
+    StdOption,
+    Workload,
+    load_workload,
+)
 
 FAILED, UNUSABLE = 1, 2
 #: The fullest design that the open flow has routed at the board's clock, `tiny` on an xc7z010, takes 65 % of its LUTs
@@ -203,15 +212,12 @@ def explore(
     exact: Annotated[int, typer.Option(help="How many, the fastest first, get their cycles from the cycle model, "
                                             "which equals the RTL; those of the others, marked ~, are the compiler's "
                                             "estimate.", min=1, metavar="N")] = 5,
-    size: Annotated[str | None, typer.Option(help="hed: 96 for a square, 320x240 for width x height; 224 unless told.",
-                                             metavar="SIZE")] = None,
-    calib: Annotated[Path | None, typer.Option(help="ONNX: typical inputs, as of `zeroskip compile`; the first one is "
-                                                    "what the cycle model runs.", metavar="FOLDER|FILE")] = None,
-    shape: Annotated[str | None, typer.Option(help="ONNX: shape of the input, where the file leaves it open: "
-                                                   "3x224x224.", metavar="SHAPE")] = None,
-    count: Annotated[int, typer.Option(help="ONNX: inputs to calibrate with.", min=1, metavar="N")] = 16,
-    mean: Annotated[str, typer.Option(help="ONNX: taken off the values of pictures.", metavar="M,M,M")] = "0",
-    std: Annotated[str, typer.Option(help="ONNX: what pictures are divided by after that.", metavar="S,S,S")] = "1",
+    size: SizeOption = None,
+    calib: CalibOption = None,
+    shape: ShapeOption = None,
+    count: CountOption = 16,
+    mean: MeanOption = "0",
+    std: StdOption = "1",
 ) -> None:
     """Find the configurations that are worth building for a network on a board.
 

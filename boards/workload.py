@@ -7,8 +7,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
+import typer
 
 from compiler.calibration import load_calibration
 from compiler.cli import parse_numbers, parse_shape
@@ -23,6 +25,18 @@ from golden.network import QuantisedNetwork, run_network
 from hw.config import AcceleratorConfig
 
 from .sim.jobs import DigitsJob, HedJob
+
+# Options of the commands that take a network; they are the arguments of load_workload.
+SizeOption = Annotated[str | None, typer.Option(
+    help="hed: 96 for a square, 320x240 for width x height; 224 unless told.", metavar="SIZE")]
+CalibOption = Annotated[Path | None, typer.Option(
+    help="ONNX: typical inputs, as of `zeroskip compile`; the first one is what the cycle model runs.",
+    metavar="FOLDER|FILE")]
+ShapeOption = Annotated[str | None, typer.Option(
+    help="ONNX: shape of the input, where the file leaves it open: 3x224x224.", metavar="SHAPE")]
+CountOption = Annotated[int, typer.Option(help="ONNX: inputs to calibrate with.", min=1, metavar="N")]
+MeanOption = Annotated[str, typer.Option(help="ONNX: taken off the values of pictures.", metavar="M,M,M")]
+StdOption = Annotated[str, typer.Option(help="ONNX: what pictures are divided by after that.", metavar="S,S,S")]
 
 
 @dataclass(frozen=True)
