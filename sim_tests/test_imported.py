@@ -13,7 +13,7 @@ import torch
 
 from hw.configs import CONFIGS
 from sim_tests.bench.imported import first_difference, import_proto, run_rtl
-from sim_tests.unit.compiler.onnx_graphs import QUANTISED, SINCE, SPELLINGS, Graph, QuantisedGraph
+from sim_tests.unit.compiler.onnx_graphs import QUANTISED, SINCE, SPELLINGS, Graph, QonnxGraph, QuantisedGraph
 
 pytestmark = pytest.mark.cosim
 
@@ -91,9 +91,9 @@ def test_module_of_pytorch(tmp_path):
     check(onnx.load_from_string(file.getvalue()), tmp_path, seed=1)
 
 
-@pytest.mark.parametrize("name", QUANTISED)
-def test_quantised_files_are_exact(name, tmp_path):
-    graph = QuantisedGraph(opset=13, seed=2)
+@pytest.mark.parametrize(("kind", "name"), [*((QuantisedGraph, name) for name in QUANTISED), (QonnxGraph, "few_bits")])
+def test_quantised_files_are_exact(kind, name, tmp_path):
+    graph = kind(opset=13, seed=2)
     output = QUANTISED[name](graph, graph.quantised("x", 2**-5))
     imported, maps = check(graph.proto([output]), tmp_path, seed=2)
     (found,), (expected,) = imported.outputs(maps), imported.expected()

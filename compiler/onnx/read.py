@@ -43,19 +43,21 @@ HOST_NEXT = HOST_FIRST | MOVES | {"Add", "Cast", "Clip", "Div", "Expand", "Ident
                                   "Sub", "ReduceMax", "Relu"}
 #: What to do about nodes that cannot be run, by operator.
 SUGGESTIONS = {
+    "BipolarQuant": "train with 2 bits or more (Quant)",
     "ConvTranspose": "replace it by a convolution",
     "Elu": "train with ReLU instead",
+    "FloatQuant": "train with integers (Quant)",
     "Gelu": "train with ReLU instead",
     "HardSigmoid": "train with ReLU instead",
     "HardSwish": "train with ReLU6 instead",
     "InstanceNormalization": "train with batch normalisation instead",
     "LayerNormalization": "train with batch normalisation instead",
     "Mul": "a product of two maps (gating, squeeze-and-excite, swish) cannot be computed; train without it",
-    "Quant": "export QuantizeLinear and DequantizeLinear (QCDQ) instead",
     "Resize": "end the network before it, or train without it",
     "Sigmoid": "it can only end a network; train with ReLU instead",
     "Softmax": "it can only end a network",
     "Tanh": "it can only end a network; train with ReLU instead",
+    "Trunc": "average with AvgPool2d and round behind it with a Quant node (QuantIdentity in Brevitas)",
     "Upsample": "end the network before it, or train without it",
 }
 FLOATS = {TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.BFLOAT16}
@@ -244,24 +246,7 @@ class _Reader:
         return [tensor]
 
     def _evaluate(self, node, inputs):
-        """Results of a node with constant inputs."""
-        names = [name for name in node.input if name]
-        arrays = {name: np.asarray(value) for name, value in zip(node.input, inputs, strict=True) if name}
-        graph = helper.make_graph(
-            [node], "node", [helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(arrays[name].dtype),
-                                                           arrays[name].shape) for name in dict.fromkeys(names)],
-            [helper.make_tensor_value_info(name, TensorProto.UNDEFINED, None) for name in node.output if name])
-        opsets = self.proto.opset_import
-        if node.op_type in ("DequantizeLinear", "QuantizeLinear"):
-            # The reference has only the newer versions of these; they take the older nodes too.
-            opsets = [helper.make_opsetid("", 21)]
-        try:
-            evaluator = ReferenceEvaluator(helper.make_model(graph, opset_imports=opsets))
-            with np.errstate(all="ignore"):
-                found = dict(zip([name for name in node.output if name], evaluator.run(None, arrays), strict=True))
-        except Exception as error:
-            raise ValueError(f"{describe(node)} cannot be computed from its constants: {first_line(error)}") from None
-        return [np.asarray(found[name]) if name else None for name in node.output]
+        return evaluate(node, inputs, self.proto.opset_import)
 
     def _operator(self, kind, node, suffix, inputs, **fields):
         """Name of the value of a new operator."""
@@ -698,6 +683,27 @@ class _Reader:
                 needed.add(id(makers[name]))
                 open_names += [entry for entry in makers[name].input if entry]
         return [node for node in self.proto.graph.node if id(node) in needed], list(dict.fromkeys(arranged))
+
+
+def evaluate(node: onnx.NodeProto, inputs: list, opsets) -> list[np.ndarray | None]:
+    """Results of ``node`` for constant ``inputs`` (None where it has none) by onnx's reference implementation; None
+    for outputs that it does not name. ``opsets``: the file's ``opset_import``. ``ValueError`` if it cannot."""
+    names = [name for name in node.input if name]
+    arrays = {name: np.asarray(value) for name, value in zip(node.input, inputs, strict=True) if name}
+    graph = helper.make_graph(
+        [node], "node", [helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(arrays[name].dtype),
+                                                       arrays[name].shape) for name in dict.fromkeys(names)],
+        [helper.make_tensor_value_info(name, TensorProto.UNDEFINED, None) for name in node.output if name])
+    if node.op_type in ("DequantizeLinear", "QuantizeLinear"):
+        # The reference has only the newer versions of these; they take the older nodes too.
+        opsets = [helper.make_opsetid("", 21)]
+    try:
+        evaluator = ReferenceEvaluator(helper.make_model(graph, opset_imports=opsets))
+        with np.errstate(all="ignore"):
+            found = dict(zip([name for name in node.output if name], evaluator.run(None, arrays), strict=True))
+    except Exception as error:
+        raise ValueError(f"{describe(node)} cannot be computed from its constants: {first_line(error)}") from None
+    return [np.asarray(found[name]) if name else None for name in node.output]
 
 
 def _unsupported(node):

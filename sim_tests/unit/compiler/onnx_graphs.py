@@ -615,6 +615,47 @@ class QuantisedGraph(Graph):
         return self.node("Conv", x, weights, bias, group=groups, **attributes)
 
 
+class QonnxGraph(QuantisedGraph):
+    """The same with the Quant nodes of QONNX."""
+
+    def __init__(self, domain="qonnx.custom_op.general", **options):
+        super().__init__(**options)
+        self.domain, self.quants = domain, []
+
+    def proto(self, outputs):
+        proto = super().proto(outputs)
+        proto.opset_import.append(helper.make_opsetid(self.domain, 1))
+        # Nobody infers shapes behind nodes of another domain.
+        proto.graph.value_info.extend(helper.make_tensor_value_info(name, TensorProto.FLOAT, self.shapes[name])
+                                      for name in self.quants if name not in outputs)
+        return proto
+
+    def quant(self, x, scale, bits, *, zero=0, kind="Quant", signed=1, narrow=0, rounding_mode="ROUND"):
+        """A Quant node; constants as numbers, arrays or names of tensors."""
+        inputs = [value if isinstance(value, str) else self.constant(value) for value in (scale, zero, bits)]
+        shape = next((list(tensor.dims) for tensor in self.constants if tensor.name == x), None)
+        name = f"t{len(self.nodes)}_0"
+        self.shapes[name] = self.shapes[x] if shape is None else tuple(shape)
+        self.nodes.append(helper.make_node(kind, [x, *inputs], [name], f"n{len(self.nodes)}", domain=self.domain,
+                                           signed=signed, narrow=narrow, rounding_mode=rounding_mode))
+        self.quants.append(name)
+        return name
+
+    def quantised(self, x, scale, kind=np.int8, bounds=None, zero=0):
+        signed = int(np.iinfo(kind).min < 0)
+        bits = bounds[1].bit_length() + signed if bounds else np.iinfo(kind).bits
+        return self.quant(x, scale, bits, zero=zero, signed=signed)
+
+    def quantised_conv(self, x, outputs, in_scale, kernel=(3, 3), groups=1, bits=8, **attributes):
+        shape = (outputs, self.shapes[x][1] // groups, *kernel)
+        scale = 2.0 ** self.rng.integers(-8, -5, outputs)
+        # A few values beyond the bounds.
+        reals = self.rng.normal(size=shape) * 2 ** (bits - 2) * scale.reshape(-1, 1, 1, 1)
+        weights = self.quant(self.constant(reals), scale.reshape(-1, 1, 1, 1), bits, narrow=1)
+        bias = self.quant(self.constant(self.rng.uniform(-500, 500, outputs) * scale * in_scale), scale * in_scale, 32)
+        return self.node("Conv", x, weights, bias, group=groups, **attributes)
+
+
 def _qdq_plain_chain(g, x):
     x = g.quantised(g.node("Relu", g.quantised_conv(x, 20, 2**-5)), 2**-3, np.uint8)
     x = g.node("MaxPool", x, kernel_shape=[2, 2], strides=[2, 2])

@@ -193,17 +193,3 @@ def test_node_of_another_domain(tmp_path):
     proto = load_proto(saved(proto, tmp_path))
     with pytest.raises(ValueError, match="Relu node 'n1' of com.example is not supported"):
         read_proto(proto, "net")
-
-
-def test_quant_node_of_weights(tmp_path):
-    graph = Graph()
-    proto = graph.proto([graph.conv("x", 4)])
-    proto.opset_import.append(helper.make_opsetid("onnx.brevitas", 1))
-    quant = helper.make_node("Quant", ["c0", *(graph.constant(value) for value in (0.1, 0, 4))], ["q"], "quant",
-                             domain="onnx.brevitas")
-    proto.graph.initializer.extend(graph.constants[-3:])
-    proto.graph.node[0].input[1] = "q"
-    proto.graph.node.insert(0, quant)
-    proto = load_proto(saved(proto, tmp_path))
-    with pytest.raises(ValueError, match="Quant node 'quant' of onnx.brevitas is not supported: export QuantizeLinear"):
-        read_proto(proto, "net")
