@@ -40,8 +40,11 @@ def load_calibration(path: Path, model: Model, count: int | None, mean: tuple[fl
     else:
         files = [path] if path.is_file() else []
         if not files:
-            raise ValueError(f"there is no calibration data {path}: give an .npz or .npy file, or a folder of such "
-                             f"files or of pictures")
+            raise ValueError(f"there are no inputs at {path}: give an .npz or .npy file, a picture, or a folder of "
+                             f"such files")
+        if path.suffix.lower() not in PICTURES | ARRAYS:
+            raise ValueError(f"{path} holds no inputs: give an .npz or .npy file, or a picture "
+                             f"({', '.join(sorted(PICTURES))})")
     pictures = [file for file in files if file.suffix.lower() in PICTURES]
     if len(pictures) == len(files):
         # Only those that are used are read.
@@ -52,10 +55,10 @@ def load_calibration(path: Path, model: Model, count: int | None, mean: tuple[fl
             inputs += [_picture(file, model, mean, deviation)] if file in pictures else _arrays(file, model)
         inputs = _spread(inputs, count)
     if not inputs:
-        raise ValueError(f"{path} holds no calibration inputs: put .npy, .npz or picture files there")
+        raise ValueError(f"{path} holds no inputs: put .npy, .npz or picture files there")
     for x in inputs:
         if not np.isfinite(x).all():
-            raise ValueError(f"{path} holds a calibration input with values that are not finite (NaN or infinite)")
+            raise ValueError(f"{path} holds an input with values that are not finite (NaN or infinite)")
     return inputs
 
 
@@ -78,7 +81,7 @@ def _arrays(file, model):
     for array in arrays:
         if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiu":
             kind = getattr(array, "dtype", "unknown")
-            raise ValueError(f"{file} holds values of type {kind}; calibration inputs are numbers")
+            raise ValueError(f"{file} holds values of type {kind}; inputs are numbers")
         if array.shape in (shape, vector):
             array = array[None]
         if array.shape[1:] not in (shape, vector):
@@ -97,6 +100,8 @@ def _picture(file, model, mean, deviation):
     for what, values in (("mean", mean), ("deviation", deviation)):
         if len(values) not in (1, channels):
             raise ValueError(f"{what} has {len(values)} numbers; give one, or one for each of {channels} channels")
+    if 0 in deviation:
+        raise ValueError("the deviation (--std) must not be 0: pictures are divided by it")
     photo = load_photo(str(file))
     pixels = fit(photo if channels == 3 else photo.convert("L").convert("RGB"), width, height)[..., :channels]
     x = ((pixels - np.float32(mean)) / np.float32(deviation)).astype(np.float32)

@@ -18,7 +18,7 @@ from matplotlib.patches import Patch, PathPatch
 from matplotlib.path import Path
 from matplotlib.textpath import TextPath
 from matplotlib.ticker import EngFormatter, FuncFormatter, MaxNLocator
-from matplotlib.transforms import Bbox
+from matplotlib.transforms import Bbox, offset_copy
 
 from boards.sim.report import BEAT_BYTES
 from boards.sim.table import node_label
@@ -33,6 +33,8 @@ MANY_LINES, LETTERS, MOST_LABELS = 25, 16, 25
 #: Colours that people who see fewer colours can tell apart (M. Okabe, K. Ito).
 BLUE, SKY, ORANGE, GREEN, RED, PINK, GREY = ("#0072b2", "#56b4e9", "#e69f00", "#009e73", "#d55e00", "#cc79a7",
                                              "#999999")
+#: Numbers without a unit: 0.5, not 500m.
+PLAIN = FuncFormatter(lambda value, _: f"{value:g}")
 #: Where a label can stand about its point: steps to the right and up.
 PLACES = ((1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (-1, 1), (1, -1), (-1, -1))
 
@@ -57,7 +59,7 @@ PARTS = {
 }
 DENSITY = {"density_in": Bar("input", BLUE, "density_in"),
            "density_out": Bar("output, before pooling", ORANGE, "density_out")}
-COMPARISON = {"dense": Bar("dense", GREY, "macs / (groups × lanes)"),
+COMPARISON = {"dense": Bar("dense", GREY, "the network's macs / (groups × lanes)"),
               "measured": Bar("zero skip alone: this run", BLUE, "cycles"),
               "bound": Bar("bound: non-zero MACs on all lanes", SKY, "nonzero_macs / (groups × lanes)")}
 TRAFFIC = {"dram_read_bytes": Bar("read", BLUE, "dram_read_bytes"),
@@ -97,10 +99,11 @@ def draw(make: Callable[[Run], Figure], run: Run, title: str, legend: Iterable[B
 
 def cycles(run: Run) -> Figure:
     """Cycles of each layer split by ``PARTS``: absolute, and as shares of the layer."""
-    figure, (absolute, share) = _lines(run.rows, 2)
-    splits = [row.split(run.config) for row in run.rows]
+    rows = _with_others(run)
+    figure, (absolute, share) = _lines(rows, 2)
+    splits = [row.split(run.config) for row in rows]
     for axes, title, limit, scale in ((absolute, "cycles", None, [1 / run.total.runs] * len(splits)),
-                                      (share, "share of the layer, %", 100, [100 / row.cycles for row in run.rows])):
+                                      (share, "share of the layer, %", 100, [100 / row.cycles for row in rows])):
         _stack(axes, title, [([float(split[part]) * factor for split, factor in zip(splits, scale, strict=True)],
                               bar.colour) for part, bar in PARTS.items()], limit)
     return figure
@@ -108,19 +111,21 @@ def cycles(run: Run) -> Figure:
 
 def density(run: Run) -> Figure:
     """Share of non-zero values in the input and the output of each layer."""
-    figure, (axes,) = _lines(run.rows, 1, bars=len(DENSITY))
-    _side_by_side(axes, "non-zero values, %", [([100 * getattr(row, key) for row in run.rows], bar.colour)
+    figure, (axes,) = _lines(run.lines, 1, bars=len(DENSITY))
+    _side_by_side(axes, "non-zero values, %", [([100 * getattr(row, key) for row in run.lines], bar.colour)
                                                for key, bar in DENSITY.items()], 100)
     return figure
 
 
 def comparison(run: Run) -> Figure:
     """Cycles of each layer against an array that multiplies zeros as well, and against the non-zero MACs alone."""
-    figure, (absolute, ratio) = _lines(run.rows, 2, bars=len(COMPARISON))
+    rows = _with_others(run)
+    figure, (absolute, ratio) = _lines(rows, 2, bars=len(COMPARISON))
     kinds = {"dense": run.dense_cycles, "measured": lambda row: row.cycles, "bound": run.bound_cycles}
-    _side_by_side(absolute, "cycles", [([kinds[key](row) / run.total.runs for row in run.rows], bar.colour)
+    _side_by_side(absolute, "cycles", [([kinds[key](row) / run.total.runs for row in rows], bar.colour)
                                        for key, bar in COMPARISON.items()])
-    _stack(ratio, "dense over this run", [([run.dense_cycles(row) / row.cycles for row in run.rows], BLUE)])
+    _stack(ratio, "dense over this run", [([run.dense_cycles(row) / row.cycles for row in rows], BLUE)],
+           formatter=PLAIN)
     ratio.axvline(1, color=INK, linewidth=1)
     return figure
 
@@ -151,7 +156,7 @@ def roofline(run: Run) -> Figure:
                        rotation=np.degrees(np.arctan(1.25 * BEAT_BYTES)), transform_rotates_text=True)]
     axes.plot([roof[0], ridge], [lanes, lanes], ":", color=INK, linewidth=1)
     for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axis.set_major_formatter(PLAIN)
     axes.minorticks_off()
     axes.grid()
     lines = Path([(roof[0], lanes), (roof[-1], lanes), (ridge, lanes), (roof[0], run.ceiling(roof[0]))])
@@ -161,11 +166,12 @@ def roofline(run: Run) -> Figure:
 
 def traffic(run: Run) -> Figure:
     """Bytes of each layer on the bus, and how long each port was busy with them."""
-    figure, (absolute, share) = _lines(run.rows, 2, bars=1)
-    _stack(absolute, "bytes", [([getattr(row, key) / run.total.runs for row in run.rows], bar.colour)
+    rows = _with_others(run)
+    figure, (absolute, share) = _lines(rows, 2)
+    _stack(absolute, "bytes", [([getattr(row, key) / run.total.runs for row in rows], bar.colour)
                                for key, bar in TRAFFIC.items()])
     _side_by_side(share, "port busy, % of cycles",
-                  [([100 * getattr(row, key) / BEAT_BYTES / row.cycles for row in run.rows], bar.colour)
+                  [([100 * getattr(row, key) / BEAT_BYTES / row.cycles for row in rows], bar.colour)
                    for key, bar in TRAFFIC.items()], 100)
     return figure
 
@@ -173,7 +179,7 @@ def traffic(run: Run) -> Figure:
 def spread(run: Run) -> Figure:
     """Cycles of each image over the mean of all images, for each layer and the sum: least to most, the middle half as
     a bar, the median as a point."""
-    rows = [run.total, *run.rows]
+    rows = [run.total, *_with_others(run)]
     figure, (axes,) = _lines(rows, 1)
     relative = np.array([np.array(row.cycles_of_runs) / np.mean(row.cycles_of_runs) * 100 for row in rows])
     low, lower, median, upper, high = np.percentile(relative, (0, 25, 50, 75, 100), axis=1)
@@ -183,8 +189,13 @@ def spread(run: Run) -> Figure:
     axes.plot(median, places, "o", color=ORANGE, markersize=4)
     margin = max(0.5, 0.03 * (high.max() - low.min()))
     _finish(axes, "cycles of an image, % of the mean", (low.min() - margin, high.max() + margin),
-            FuncFormatter(lambda value, _: f"{value:g}"))
+            PLAIN)
     return figure
+
+
+def _with_others(run):
+    """The rows of a figure whose lines add up to the total."""
+    return [*run.lines, *([run.others] if run.others else [])]
 
 
 def _lines(rows: list[Row], panels: int, bars: int = 1) -> tuple[Figure, list[Axes]]:
@@ -197,7 +208,11 @@ def _lines(rows: list[Row], panels: int, bars: int = 1) -> tuple[Figure, list[Ax
     axes = figure.subplots(1, panels, sharey=True, squeeze=False, gridspec_kw={
         "left": left / WIDTH, "right": 1 - 0.15 / WIDTH, "bottom": MARGIN / height, "top": 1 - above / height,
         "wspace": 0.12})[0]
-    axes[0].set_yticks(range(len(rows)), names)
+    # Not tick labels: matplotlib measures each of them again and again, on both sides of every panel.
+    axes[0].set_yticks([])
+    beside = offset_copy(axes[0].get_yaxis_transform(), figure, x=-3.5, units="points")
+    for place, name in enumerate(names):
+        axes[0].text(0, place, name, ha="right", va="center_baseline", transform=beside)
     axes[0].set_ylim(len(rows) - 0.5, -0.5)
     return figure, list(axes)
 
@@ -210,13 +225,14 @@ def _bars(axes, places, height, left, right, colour):
     axes.add_artist(PathPatch(Path.make_compound_path_from_polys(corners), facecolor=colour, linewidth=0))
 
 
-def _stack(axes, title, parts, limit=None):
+def _stack(axes, title, parts, limit=None, formatter=None):
     """Bars one after the other, (values, colour)."""
     ends = np.zeros(len(parts[0][0]))
     for values, colour in parts:
         _bars(axes, np.arange(len(ends)), 0.75, ends, ends + values, colour)
         ends = ends + values
-    _finish(axes, title, (0, limit or 1.03 * ends.max()))
+    # Not 0 to 0: a network may have no multiplications.
+    _finish(axes, title, (0, limit or 1.03 * ends.max() or 1), formatter)
 
 
 def _side_by_side(axes, title, parts, limit=None):
@@ -240,24 +256,37 @@ def _finish(axes, title, limits, formatter=None):
 
 def _label(figure, axes, points, texts, lines):
     """Names of the first points, where there is room beside ``texts``, ``lines`` and each other; far ones with a
-    line."""
+    leader, which crosses no text and no other leader."""
     figure.draw_without_rendering()
     inside, lines = axes.get_window_extent(), axes.transData.transform_path(lines)
-    taken = [text.get_window_extent() for text in texts]
-    taken += [Bbox.from_bounds(x - 4, y - 4, 8, 8)
-              for x, y in axes.transData.transform([point[:2] for point in points] or np.zeros((0, 2)))]
-    for x, y, row in points[:MOST_LABELS]:
-        for far, (across, up) in itertools.product((9, 20, 32), PLACES):
-            label = axes.annotate(node_label(row.name, LETTERS), (x, y), xytext=(far * across, far * up), fontsize=8,
-                                  textcoords="offset points", ha=("center", "left", "right")[across],
-                                  va=("center", "bottom", "top")[up])
-            box = label.get_window_extent()
-            if inside.containsx(box.x0) and inside.containsx(box.x1) and inside.containsy(box.y0) \
-                    and inside.containsy(box.y1) and not lines.intersects_bbox(box, filled=False) \
-                    and not any(box.overlaps(other) for other in taken):
-                taken.append(box)
+    centres = axes.transData.transform([point[:2] for point in points] or np.zeros((0, 2)))
+    boxes = [text.get_window_extent() for text in texts]
+    taken = np.array([box.extents for box in boxes] + [(x - 4, y - 4, x + 4, y + 4) for x, y in centres])
+    # The diagonal of a box is where a slanted text stands.
+    crossed = [Path([box.min, box.max]) for box in boxes]
+    pixels = figure.dpi / 72
+    for (x, y, row), centre in zip(points[:MOST_LABELS], centres, strict=False):
+        label = axes.annotate(node_label(row.name, LETTERS), (x, y), (0, 0), fontsize=8, textcoords="offset points")
+        size = np.array(label.get_window_extent().size)
+        for far, place in itertools.product((9, 20, 32), map(np.array, PLACES)):
+            # Its corner nearest to the point, or the middle of that side.
+            near = centre + far * pixels * place
+            low = near + size * (place - 1) / 2
+            high, box, leader = low + size, Bbox([low, low + size]), Path([centre, near])
+            if inside.contains(*low) and inside.contains(*high) \
+                    and not ((taken[:, :2] < high) & (low < taken[:, 2:])).all(axis=1).any() \
+                    and not lines.intersects_bbox(box, filled=False) \
+                    and not any(path.intersects_bbox(box, filled=False) for path in crossed) \
+                    and not any(path.intersects_path(leader, filled=False) for path in crossed):
+                taken = np.vstack([taken, [*low, *high]])
+                across, up = place
+                label.set(position=far * place, ha=("center", "left", "right")[across],
+                          va=("center", "bottom", "top")[up])
+                crossed.append(Path([box.min, (box.x0, box.y1), box.max, (box.x1, box.y0), box.min]))
                 if far > 9:
-                    axes.annotate("", (x, y), xytext=(far * across, far * up), textcoords="offset points",
+                    crossed.append(leader)
+                    axes.annotate("", (x, y), xytext=far * place, textcoords="offset points",
                                   arrowprops={"arrowstyle": "-", "linewidth": 0.5, "color": INK})
                 break
+        else:
             label.remove()

@@ -1,6 +1,6 @@
 """The page: sections with a figure, what its parts are made of, and the table behind it."""
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -17,10 +17,12 @@ TEMPLATE = "page.html.j2"
 
 @dataclass(frozen=True)
 class Table:
-    """``columns``: their headings; ``rows``: texts, as many in each; ``total``: the last row, or nothing."""
+    """``columns``: their headings; ``rows``: texts, as many in each; ``total``: the last row, or nothing; ``details``:
+    for each row what is folded behind its name, or nothing."""
     columns: list[str]
     rows: list[list[str]]
     total: list[str] = field(default_factory=list)
+    details: list[list[str]] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -106,7 +108,8 @@ def cards(run: Run) -> list[tuple[str, str, str]]:
     total, runs = run.total, run.total.runs
     return [
         (short(run.run_cycles / runs), "cycles an image", "start to interrupt, weight loading included"),
-        (ratio(run.dense_cycles(total), total.cycles) + " ×", "as fast as dense", "MACs / lanes over cycles"),
+        (ratio(run.dense_cycles(total), total.cycles) + " ×", "as fast as dense",
+         "the network's MACs / lanes over cycles"),
         (percent(total.lane_cycles, total.cycles * run.config.total_lanes) + " %", "of lane-cycles do work",
          "multiply a non-zero activation"),
         (percent(total.macs - total.nonzero_macs, total.macs) + " %", "of multiplications skipped",
@@ -121,8 +124,8 @@ def facts(run: Run) -> list[tuple[str, str]]:
     """What was run."""
     config = run.config
     return [
-        ("Network", f"{run.network}: {len(run.rows)} layers" + (f", which the accelerator runs as {run.layers}"
-                                                              if run.layers != len(run.rows) else "")),
+        ("Network", f"{run.network}: {_rows(run)}" + (f", which the accelerator runs as {len(run.layers)} layers"
+                                                      if run.unit == "node" else "")),
         ("Images", f"{run.total.runs}; cycles, MACs and bytes are of one, the mean of all" if run.total.runs > 1
          else run.images[0]),
         ("Configuration", f"{config.name}: {config.groups} groups of {config.lanes} lanes = {config.total_lanes} MACs "
@@ -137,14 +140,32 @@ def sections(run: Run) -> list[Section]:
     return parts + [_spread(run)] if run.total.runs > 1 else parts
 
 
+def _rows(run):
+    return f"{len(run.rows)} {run.unit}{'s' * (len(run.rows) > 1)}"
+
+
+def _shown(run, summed=True):
+    """What a figure leaves out, as a sentence; nothing if it has all rows. ``summed``: its last line has the others."""
+    if run.others is None:
+        return ""
+    return (f" Shown are the {len(run.lines)} {run.unit}s that take most cycles"
+            f"{', and the sum of the others' * summed}; the table has all.")
+
+
 def _longest(run, key=lambda row: row.cycles):
     return max(run.rows, key=key)
 
 
 def _table(run, columns, cells, total=True):
     """A table with a line for each row of the run; ``cells`` gives the texts of a row behind its name."""
-    return Table(["layer", *columns], [[row.name, *cells(row)] for row in run.rows],
+    return Table([run.unit, *columns], [[row.name, *cells(row)] for row in run.rows],
                  [run.total.name, *cells(run.total)] if total else [])
+
+
+def _layers(run):
+    """For each row of the run the layers that it became, with their cycles, if they are several."""
+    return [[f"{name}: {count(run.layers[name].cycles, run.total.runs)} cycles" for name in row.layers]
+            if len(row.layers) > 1 else [] for row in run.rows]
 
 
 def _cycles(run):
@@ -161,12 +182,13 @@ def _cycles(run):
     return Section(
         "cycles", "Where the cycles go",
         "Every group of lanes counts, in every cycle, what it does or waits for; the bars are those counters, divided "
-        "by the number of groups. Together they are all cycles of a layer, from its start to its last write.",
+        "by the number of groups. Together they are all cycles of a layer, from its start to its last write."
+        + _shown(run),
         figures.cycles, list(figures.PARTS.values()),
-        f"Bars of the cycles of {len(run.rows)} layers, split by cause. The longest is {longest.name} with "
+        f"Bars of the cycles of {_rows(run)}, split by cause. The longest is {longest.name} with "
         f"{count(longest.cycles, runs)} cycles. Of all cycles: {shares}.",
-        [_table(run, ["output", "cycles", *(bar.label.split(":")[0] for bar in figures.PARTS.values()), "work %"],
-                cells)])
+        [replace(_table(run, ["output", "cycles", *(bar.label.split(":")[0] for bar in figures.PARTS.values()),
+                              "work %"], cells), details=_layers(run))])
 
 
 def _comparison(run):
@@ -176,13 +198,16 @@ def _comparison(run):
         "comparison", "Against dense",
         "Dense is an array with as many lanes that multiplies the zeros as well and never waits: no such machine is "
         "faster. Skipping zero activations is all that this machine does, so zero skip alone is the run itself. The "
-        "bound is what is left if no lane ever waits or lacks a kernel. MACs count multiplications with padding.",
+        "bound is what is left if no lane ever waits or lacks a kernel. MACs count multiplications with padding."
+        + (" Dense has those of the network; its layers can have more: the zeros between the groups of a depthwise or "
+           "grouped convolution, and sums and means, which are none of the network's." if run.unit == "node"
+           else "") + _shown(run),
         figures.comparison, list(figures.COMPARISON.values()),
-        f"Bars of dense cycles, cycles of this run and the bound for {len(run.rows)} layers. In all, dense takes "
+        f"Bars of dense cycles, cycles of this run and the bound for {_rows(run)}. In all, dense takes "
         f"{ratio(run.dense_cycles(total), total.cycles)} times the cycles of this run; most for {best.name}, "
         f"{ratio(run.dense_cycles(best), best.cycles)} times.",
         [_table(run, ["MACs", "dense", "this run", "bound", "dense / this run", "this run / bound"],
-                lambda row: [count(row.macs, runs), count(run.dense_cycles(row), runs), count(row.cycles, runs),
+                lambda row: [count(row.dense_macs, runs), count(run.dense_cycles(row), runs), count(row.cycles, runs),
                              count(run.bound_cycles(row), runs), ratio(run.dense_cycles(row), row.cycles),
                              ratio(row.cycles, run.bound_cycles(row))])])
 
@@ -192,11 +217,11 @@ def _density(run):
     return Section(
         "density", "Density",
         "The share of values that are not zero. Work follows the density of the input; that of the output is before "
-        "pooling, which makes maps denser.",
+        "pooling, which makes maps denser." + _shown(run, summed=False),
         figures.density, list(figures.DENSITY.values()),
-        f"Bars of the density of input and output of {len(run.rows)} layers. Over all layers the input has "
+        f"Bars of the density of input and output of {_rows(run)}. Over all layers the input has "
         f"{percent(total.density_in)} % non-zero values, the output {percent(total.density_out)} %.",
-        [_table(run, ["in %", "out %", "MACs", "non-zero MACs", "skipped %"],
+        [_table(run, ["in %", "out %", "MACs of the layers", "non-zero MACs", "skipped %"],
                 lambda row: [percent(row.density_in), percent(row.density_out), count(row.macs, runs),
                              count(row.nonzero_macs, runs), percent(row.macs - row.nonzero_macs, row.macs)])])
 
@@ -217,8 +242,8 @@ def _roofline(run):
         "work per byte to the right, that is the roof. The distance to it is what waits and empty lanes cost. Bytes "
         "are those of the busier port, reads or writes. Layers that multiply nothing have no point.",
         figures.roofline, list(figures.ROOFLINE.values()),
-        f"Points of {len(run.rows)} layers under a roof of {BEAT_BYTES} bytes a cycle and {run.config.total_lanes} "
-        f"multiplications a cycle. The bus bounds {len(bus)} of the layers, the lanes the others.",
+        f"Points of {_rows(run)} under a roof of {BEAT_BYTES} bytes a cycle and {run.config.total_lanes} "
+        f"multiplications a cycle. The bus bounds {len(bus)} of the {run.unit}s, the lanes the others.",
         [_table(run, ["non-zero MACs / byte", "non-zero MACs / cycle", "roof", "% of the roof", "bound by"], cells)])
 
 
@@ -228,9 +253,9 @@ def _traffic(run):
     return Section(
         "traffic", "Memory traffic",
         "Bytes on the bus: compressed maps, with rows that tiles share read again for each, and weights. Descriptors "
-        "and counter records are not in it. A port that is busy all the time bounds its layer.",
+        "and counter records are not in it. A port that is busy all the time bounds its layer." + _shown(run),
         figures.traffic, list(figures.TRAFFIC.values()),
-        f"Bars of the bytes read and written by {len(run.rows)} layers. {most.name} moves most: "
+        f"Bars of the bytes read and written by {_rows(run)}. {most.name} moves most: "
         f"{count(most.dram_read_bytes, runs)} bytes read and {count(most.dram_write_bytes, runs)} written.",
         [_table(run, ["bytes read", "bytes written", "read port busy %", "write port busy %"],
                 lambda row: [count(row.dram_read_bytes, runs), count(row.dram_write_bytes, runs),
@@ -254,7 +279,7 @@ def _spread(run):
     return Section(
         "spread", "Spread over the images",
         f"{total.runs} images. Images differ in what is zero, so they differ in cycles; layers that wait for weights "
-        "differ least.",
+        "differ least." + _shown(run),
         figures.spread, list(figures.SPREAD.values()),
         f"Ranges of the cycles of {total.runs} images about their mean, for each layer and all together. All layers "
         f"take from {count(low)} to {count(high)} cycles.",

@@ -4,12 +4,14 @@ Source: docs/report-schema.md describes every key.
 """
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated
 
 from pydantic import BaseModel, Field, NonNegativeInt, PositiveInt, ValidationError, model_validator
 
 from boards.sim.report import BEAT_BYTES, OF_RUNS, STALLS
+from boards.sim.table import longest
 from hw.config import AcceleratorConfig
 
 Ratio = Annotated[float, Field(ge=0, le=1)]
@@ -18,6 +20,8 @@ Name = Annotated[str, Field(min_length=1)]
 COUNTS = ("macs", "nonzero_macs", "cycles", "dram_read_bytes", "dram_write_bytes", "mismatches", "compared",
           "lane_cycles", "busy", *STALLS)
 FILE_NAME = "report.json"
+#: Lines of a figure, besides one for all other rows: more are neither read nor drawn in reasonable time.
+MOST_LINES = 60
 
 
 class Row(BaseModel, strict=True):
@@ -42,6 +46,13 @@ class Row(BaseModel, strict=True):
     idle: NonNegativeInt
     cycles_of_runs: Annotated[list[PositiveInt], Field(min_length=1)]
     nonzero_macs_of_runs: Annotated[list[NonNegativeInt], Field(min_length=1)]
+    network_macs: NonNegativeInt | None = None
+    layers: list[Name] = []
+
+    @property
+    def dense_macs(self) -> int:
+        """Multiplications of the network: without those that the layers of a node have beyond it."""
+        return self.macs if self.network_macs is None else self.network_macs
 
     @property
     def runs(self) -> int:
@@ -68,6 +79,8 @@ class Row(BaseModel, strict=True):
         densities = {key: (getattr(self, key) * self.runs + getattr(other, key) * other.runs) / runs
                      for key in ("density_in", "density_out")}
         counts = {key: getattr(self, key) + getattr(other, key) for key in COUNTS}
+        if self.network_macs is not None:
+            counts["network_macs"] = self.network_macs + other.dense_macs
         lists = {f"{key}_of_runs": getattr(self, f"{key}_of_runs") + getattr(other, f"{key}_of_runs")
                  for key in OF_RUNS}
         return self.model_copy(update=densities | counts | lists)
@@ -107,7 +120,22 @@ class Record(BaseModel, strict=True):
         for key in COUNTS:
             if sum(getattr(row, key) for row in self.layers) != getattr(self.total, key):
                 raise ValueError(f"{key} of the layers do not add up to {key} of total")
+        if self.nodes is not None:
+            self._check_nodes()
         return self
+
+    def _check_nodes(self):
+        layers = {layer.name: layer for layer in self.layers}
+        if sorted(name for node in self.nodes for name in node.layers) != sorted(layers):
+            raise ValueError("the layers of the nodes are not the layers of the report, each once")
+        for node in self.nodes:
+            if node.network_macs is None:
+                raise ValueError(f"{node.name}: network_macs is missing")
+            for key in COUNTS:
+                if sum(getattr(layers[name], key) for name in node.layers) != getattr(node, key):
+                    raise ValueError(f"{node.name}: {key} of its layers do not add up to {key} of the node")
+        if sum(node.dense_macs for node in self.nodes) != self.total.dense_macs:
+            raise ValueError("network_macs of the nodes do not add up to network_macs of total")
 
 
 @dataclass(frozen=True)
@@ -126,8 +154,8 @@ class Run:
         A name for each run.
     rows : list of Row
         The nodes of the network, if the report has nodes, else its layers, summed over the runs.
-    layers : int
-        Layers that the accelerator ran.
+    layers : dict of Row
+        The layers that the accelerator ran, by name, summed over the runs.
     total : Row
         The sum of all layers.
     run_cycles : int
@@ -138,13 +166,41 @@ class Run:
     commands: list[str]
     images: list[str]
     rows: list[Row]
-    layers: int
+    layers: dict[str, Row]
     total: Row
     run_cycles: int
 
+    @property
+    def unit(self) -> str:
+        """What a row is: ``node`` or ``layer``."""
+        return "node" if self.rows[0].layers else "layer"
+
+    @cached_property
+    def _places(self):
+        return longest([(row.mismatches, row.cycles) for row in self.rows], MOST_LINES)
+
+    @property
+    def lines(self) -> list[Row]:
+        """The rows that have a line in the figures, in their order: of many, the ``MOST_LINES`` that take most
+        cycles."""
+        return [self.rows[place] for place in self._places]
+
+    @cached_property
+    def others(self) -> Row | None:
+        """The sum of the rows that have no line of their own, if there are any. Its densities are not known."""
+        left = [row for place, row in enumerate(self.rows) if place not in set(self._places)]
+        if not left:
+            return None
+        counts = {key: sum(getattr(row, key) for row in left) for key in COUNTS}
+        lists = {f"{key}_of_runs": [sum(each) for each in zip(*(getattr(row, f"{key}_of_runs") for row in left),
+                                                              strict=True)] for key in OF_RUNS}
+        return Row(name=f"{len(left)} other {self.unit}s", density_in=0, density_out=0,
+                   network_macs=sum(row.dense_macs for row in left), **counts, **lists)
+
     def dense_cycles(self, row: Row) -> float:
-        """Cycles of an array with as many lanes that multiplies zeros as well and never waits: MACs / lanes."""
-        return row.macs / self.config.total_lanes
+        """Cycles of an array with as many lanes that multiplies zeros as well and never waits: the network's MACs /
+        lanes."""
+        return row.dense_macs / self.config.total_lanes
 
     def bound_cycles(self, row: Row) -> float:
         """Cycles of the non-zero multiplications alone if every lane had one in every cycle."""
@@ -191,27 +247,28 @@ def load_run(path: Path) -> Run:
     files = find_records(path)
     records = [read_record(file) for file in files]
     first = records[0]
-    rows, total = first.nodes or first.layers, first.total
+    rows, layers, total = first.nodes or first.layers, first.layers, first.total
     for file, record in zip(files[1:], records[1:], strict=True):
         for what in ("network", "parameters"):
             if getattr(record, what) != getattr(first, what):
                 raise ValueError(f"{file} and {files[0]} differ in {what}: a page is about runs of one network on one "
                                  f"configuration; give a folder with only those")
         others = record.nodes or record.layers
-        if [(row.name, row.shape) for row in others] != [(row.name, row.shape) for row in rows]:
+        if [(row.name, row.shape, row.layers) for row in others] != [(row.name, row.shape, row.layers) for row in rows]:
             raise ValueError(f"{file} and {files[0]} differ in their layers or in the size of the input: a page is "
                              f"about images of one size; give a folder with only those")
         rows = [row.plus(other) for row, other in zip(rows, others, strict=True)]
+        layers = [row.plus(other) for row, other in zip(layers, record.layers, strict=True)]
         total = total.plus(record.total)
     return Run(network=first.network, config=AcceleratorConfig(**first.parameters),
                commands=list(dict.fromkeys(record.command for record in records)),
                images=[name for file, record in zip(files, records, strict=True)
                        for name in _image_names(file, record, len(files))],
-               rows=rows, layers=len(first.layers), total=total,
+               rows=rows, layers={layer.name: layer for layer in layers}, total=total,
                run_cycles=sum(record.run_cycles for record in records))
 
 
 def _image_names(file, record, files):
-    """What the runs of a record are called: by its image, or its folder if there are several files."""
-    name = record.image or (file.parent.name if files > 1 else "input")
+    """What the runs of a record are called: by its image, its folder if there are several files, or its source."""
+    name = record.image or (file.parent.name if files > 1 else record.source or "input")
     return [name] if record.total.runs == 1 else [f"{name} {number}" for number in range(1, record.total.runs + 1)]

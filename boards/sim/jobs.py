@@ -1,10 +1,13 @@
 """What `make sim` can run: a network, its inputs, and what its outputs mean to a person."""
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from compiler.cli import operator_macs
 from compiler.images import fit, load_photo, parse_size
 from compiler.lower import lower
 from compiler.networks import digits, hed
@@ -15,6 +18,9 @@ from golden.network import QuantisedNetwork, run_network
 from hw.config import AcceleratorConfig
 
 from .picture import draw_panels
+
+#: Nodes on the host that are named on the terminal; report.json names all.
+MOST_HOST_NODES = 3
 
 
 @dataclass
@@ -117,10 +123,12 @@ class DigitsJob:
 
 @dataclass(frozen=True)
 class Group:
-    """Layers that compute one node of the network: a line of the table. ``shape`` is that of the node's output."""
+    """Layers that compute one node of the network: a line of the table. ``shape`` is that of the node's output,
+    ``macs`` the multiplications that the float network has there."""
     name: str
     shape: tuple[int, int, int]
     layers: tuple[str, ...]
+    macs: int
 
 
 class OnnxJob:
@@ -135,7 +143,7 @@ class OnnxJob:
     stages : Stages
         Shows the work of the constructor: the network is checked against ONNX Runtime and lowered.
     source : str, optional
-        Where the inputs are from, for people.
+        Where the inputs are from, for people: a file, a folder, or words.
 
     Raises
     ------
@@ -162,8 +170,9 @@ class OnnxJob:
             self.lowered = lower(model, config)
         self.network = self.lowered.network
         shapes = {operator.node: model.shapes[operator.name] for operator in model.operators}
-        layers = {layer.name: layer for layer in self.network.layers}
-        self.groups = [Group(step.node, shapes.get(step.node) or self._shape(layers[step.layers[-1]]), step.layers)
+        layers, macs = {layer.name: layer for layer in self.network.layers}, operator_macs(model)
+        self.groups = [Group(step.node, shapes.get(step.node) or self._shape(layers[step.layers[-1]]), step.layers,
+                             macs.get(step.node, 0))
                        for step in self.lowered.steps if step.layers]
 
     def _shape(self, layer):
@@ -181,8 +190,8 @@ class OnnxJob:
         names = [entry.name for entry in self.onnx.proto.graph.output]
         outputs = [_difference(name, np.stack(ours), np.stack(theirs)) for name, ours, theirs in
                    zip(names, zip(*found, strict=True), zip(*expected, strict=True), strict=True)]
-        lines = [self.source] if self.source else []
-        lines += [f"host: {node}" for node in host.nodes]
+        lines = [f"input: {self.source}"] if self.source else []
+        lines += [f"host: {host_sentence(host.nodes)}"] if host.nodes else []
         lines += [_sentence(output, len(runs)) for output in outputs]
         files = []
         if folder is not None:
@@ -193,6 +202,14 @@ class OnnxJob:
         extra = {"source": self.source, "inputs": len(runs), "calibration_inputs": len(self.calibration),
                  "host": list(host.nodes), "outputs": outputs}
         return Outcome(extra, lines, files)
+
+
+def host_sentence(nodes: Sequence[str]) -> str:
+    """The nodes ``Softmax node 'x'``; of many, how many there are of each operator."""
+    if len(nodes) <= MOST_HOST_NODES:
+        return ", ".join(nodes)
+    operators = Counter(node.split()[0] for node in nodes)
+    return f"{len(nodes)} nodes ({', '.join(f'{count} {name}' for name, count in operators.most_common())})"
 
 
 def _difference(name: str, found: np.ndarray, expected: np.ndarray) -> dict:

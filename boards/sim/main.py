@@ -18,7 +18,7 @@ import numpy as np
 import typer
 from rich.console import Console
 
-from compiler.calibration import load_calibration
+from compiler.calibration import PICTURES, load_calibration
 from compiler.cli import parse_numbers, parse_shape
 from compiler.emit import Program
 from compiler.pipeline import CompilerFault, compile_float, read_onnx
@@ -134,11 +134,18 @@ def execute(job, config: AcceleratorConfig, console: Console, folder: Path | Non
         return summarise([records[name] for name in layers], config.total_lanes)
 
     subtotals = {name: row(layers) for name, layers in job.subtotals.items()}
-    nodes = [{"name": group.name, "shape": list(group.shape), "layers": list(group.layers)} | row(group.layers)
-             for group in job.groups]
+    nodes = []
+    for group in job.groups:
+        sums = row(group.layers)
+        # Layers leave out what a pool drops, and so could a dense array.
+        macs = min(group.macs * len(job.inputs), sums["macs"])
+        nodes.append({"name": group.name, "shape": list(group.shape), "layers": list(group.layers),
+                      "network_macs": macs} | sums)
     report = build_report(network=job.name, config=config, records=measured.records, run_cycles=measured.cycles,
                           wall_seconds=measured.seconds, **subtotals, **({"nodes": nodes} if nodes else {}),
                           **outcome.extra)
+    if nodes:
+        report["total"]["network_macs"] = sum(node["network_macs"] for node in nodes)
     files = outcome.files
     if folder is not None:
         write_report(report, folder / "report.json")
@@ -195,9 +202,10 @@ def show(console: Console, report: dict, subtotals: dict, lines: list[str], prob
     total = report["total"]
     console.print(f"{report['run_cycles']:,} cycles in {report['wall_seconds']:.1f} s "
                   f"({short(report['cycles_per_second'])} cycles/s); at 100 MHz: {report['run_cycles'] / 1e5:.2f} ms")
-    dense = total["macs"] / lanes
-    console.print(f"dense on as many lanes (MACs / lanes): {short(dense)} cycles, "
-                  f"{dense / total['cycles']:.2f} times as many", highlight=False)
+    macs = total.get("network_macs", total["macs"])
+    text = "MACs" if macs == total["macs"] else f"the network's {short(macs)} MACs"
+    console.print(f"dense on as many lanes ({text} / lanes): {short(macs / lanes)} cycles, "
+                  f"{macs / lanes / total['cycles']:.2f} times as many", highlight=False, soft_wrap=True)
     for line in lines:
         console.print(line, highlight=False, markup=False, soft_wrap=True)
     for problem in problems[:10]:
@@ -246,7 +254,8 @@ def main(
     of the Verilog (Verilator). Then each map that the accelerator wrote to memory is compared with golden. For an ONNX
     file the host's part (Softmax ...) follows, and the outputs are compared with those of ONNX Runtime in float32.
 
-    Columns of the table: output shape, multiplications in all and with a non-zero activation, clock cycles, share of
+    Columns of the table: output shape, multiplications of the layers in all and with a non-zero activation (a depthwise
+    or grouped convolution runs in blocks, whose zeros between groups count), clock cycles, share of
     lane-cycles that multiplied a non-zero activation, non-zero values of input and output, bytes on the memory bus,
     values that differ from golden (must be 0). For an ONNX file a line is a node, which may have become several layers;
     of more than 40 nodes those that take most cycles have a line. report.json has all nodes and layers.
@@ -273,7 +282,7 @@ def main(
             else:
                 _refuse(own, "--net hed")
                 job = _onnx_job(net, chosen, console, calib=calib, given=input_, count=16 if count is None else count,
-                                shape=shape, mean=mean or "0", std=std or "1")
+                                shape=shape, mean=mean, std=std)
             folder = output / job.name
             folder.mkdir(parents=True, exist_ok=True)
         report = execute(job, chosen, console, folder)
@@ -300,12 +309,14 @@ def choose_job(net: Net, image: str | None, size: str | None, count: int | None)
             raise ValueError("--image and --size (IMAGE=, SIZE=) belong to --net hed; digits come with a package")
         return DigitsJob(10 if count is None else count)
     if count is not None:
-        raise ValueError("--count belongs to --net digits")
+        raise ValueError("--count belongs to --net digits or to an ONNX file")
     return HedJob(image or "astronaut", size or "224")
 
 
 def _onnx_job(net, config, console, *, calib, given, count, shape, mean, std):
     """The job of the ONNX file ``net``, with the options of the command."""
+    if net and Path(net).is_dir():
+        raise ValueError(f"{net} is a folder: give the ONNX file in it")
     if not net.lower().endswith(".onnx") and not Path(net).is_file():
         raise ValueError(f"there is no network {net!r}: choose hed or digits, or give an ONNX file")
     if calib is None:
@@ -313,7 +324,7 @@ def _onnx_job(net, config, console, *, calib, given, count, shape, mean, std):
                          "file, or a folder of such files or of pictures")
     if count < 1:
         raise ValueError(f"--count must be 1 or more, not {count}")
-    pictures = parse_numbers("--mean", mean), parse_numbers("--std", std)
+    pictures = parse_numbers("--mean", mean or "0"), parse_numbers("--std", std or "1")
     stages = Stages(console)
     with stages.progress:
         with stages.stage("read"):
@@ -321,8 +332,15 @@ def _onnx_job(net, config, console, *, calib, given, count, shape, mean, std):
         with stages.stage("inputs"):
             calibration = load_calibration(calib, network.model, count, *pictures)
             inputs = calibration[:1] if given is None else load_calibration(given, network.model, None, *pictures)
-        note = f"input: {'the first calibration input' if given is None else given}"
-        return OnnxJob(network, config, calibration, inputs, stages, note)
+        if mean is None and std is None and any(map(_holds_pictures, filter(None, (calib, given)))):
+            console.print("pictures are taken as values 0 to 255, red first: give --mean and --std (MEAN=, STD=) if "
+                          "the network was trained on others", highlight=False, soft_wrap=True)
+        source = "the first calibration input" if given is None else str(given)
+        return OnnxJob(network, config, calibration, inputs, stages, source)
+
+
+def _holds_pictures(path):
+    return any(file.suffix.lower() in PICTURES for file in (path.iterdir() if path.is_dir() else [path]))
 
 
 if __name__ == "__main__":

@@ -39,10 +39,29 @@ def _cells(name: str, shape: str, row: dict) -> list:
 
 
 def node_label(text: str, letters: int) -> str:
-    """The name in ``text``, a node as messages name it, ``Conv node '/features/3/conv'``; its end if it is longer than
-    ``letters``."""
-    name = re.sub(r"^.*? '(.*)'$", r"\1", text)
+    """The name in ``text``, a node as messages name it, ``Conv node '/features/3/conv'``, in up to ``letters`` letters.
+
+    A number says nothing alone: ``Conv node '185'`` is ``Conv 185``. Of a path that is too long, folders that the next
+    one repeats (``/blocks/blocks.1/``) and the operator at its end are left out, and then all but its end.
+    """
+    node = re.fullmatch(r"(\w+) .*?'(.*)'", text)
+    operator, name = node.groups() if node else ("", text)
+    if node and name.isdecimal():
+        name = f"{operator} {name}"
+    elif node and len(name) > letters:
+        parts = [part for part in name.split("/") if part]
+        parts = [part for part, behind in zip(parts, [*parts, ""][1:], strict=True) if not behind.startswith(part)]
+        if len(parts) > 1 and re.fullmatch(rf"{operator}(2D)?(_\d+)?", parts[-1]):
+            parts.pop()
+        name = "/".join(parts) or name
     return name if len(name) <= letters else f"..{name[2 - letters:]}"
+
+
+def longest(rows: list[tuple[int, int]], most: int) -> list[int]:
+    """Places of the ``most`` rows to show, in their order. Of a row's (mismatches, cycles) any mismatch comes first,
+    then most cycles."""
+    order = sorted(range(len(rows)), key=lambda at: (not rows[at][0], -rows[at][1], at))
+    return sorted(order[:most])
 
 
 def _lines(report, letters):
@@ -50,11 +69,8 @@ def _lines(report, letters):
     if "nodes" not in report:
         return [(row["name"], row) for row in report["layers"]], 0
     nodes = report["nodes"]
-    # Those with mismatches first, then those with most cycles.
-    chosen = set(sorted(range(len(nodes)), key=lambda at: (not nodes[at]["mismatches"], -nodes[at]["cycles"], at))
-                 [:MOST_LINES])
-    lines = [(node_label(row["name"], letters), row) for at, row in enumerate(nodes) if at in chosen]
-    return lines, len(nodes) - len(lines)
+    chosen = longest([(node["mismatches"], node["cycles"]) for node in nodes], MOST_LINES)
+    return [(node_label(nodes[at]["name"], letters), nodes[at]) for at in chosen], len(nodes) - len(chosen)
 
 
 def build_table(report: dict, subtotals: dict[str, dict] | None = None, width: int = 80) -> Table:
@@ -72,7 +88,7 @@ def build_table(report: dict, subtotals: dict[str, dict] | None = None, width: i
     lines, left_out = _lines(report, max(width, 80) - NUMBERS_WIDTH)
     table = Table(box=box.SIMPLE_HEAD, padding=0, pad_edge=False, show_edge=False,
                   title=Text(f"{report['network']}, CONFIG={report['config']}"), title_justify="left",
-                  caption=f"{left_out} nodes with fewer cycles are in report.json only" if left_out else None,
+                  caption=f"{left_out} nodes with fewer cycles: report.json, `zeroskip report`" if left_out else None,
                   caption_justify="left")
     for name, justify in COLUMNS:
         table.add_column(name, justify=justify, no_wrap=True)

@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 from boards.sim import main as command
 from boards.sim.build import BuildError
+from boards.sim.jobs import host_sentence
 from boards.sim.run import RunResult
 from boards.sim.simulator import SimulationError
 from boards.sim.table import build_table, node_label
@@ -142,6 +143,62 @@ def test_all_inputs_of_a_file_are_run(invoke, onnx_files):
     assert report["run_cycles"] == 3000 and f"input: {inputs}" in " ".join(output.split())
 
 
+def test_pictures_that_are_not_normalised_are_named(invoke, onnx_files, tmp_path):
+    model, inputs = onnx_files
+    pixels = np.random.default_rng(2).integers(0, 256, (8, 8, 3)).astype(np.uint8)
+    (tmp_path / "photos").mkdir()
+    Image.fromarray(pixels).save(tmp_path / "photos" / "a.png")
+    note = "pictures are taken as values 0 to 255"
+    for arguments, expected in ((("--calib", str(tmp_path / "photos")), True),
+                                (("--calib", inputs, "--input", str(tmp_path / "photos/a.png")), True),
+                                (("--calib", str(tmp_path / "photos"), "--std", "255"), False),
+                                (("--calib", inputs), False)):
+        status, output, _ = invoke("--net", model, *arguments, "--config", "tiny")
+        assert status == 0 and (note in output) == expected, arguments
+
+
+def test_dense_is_counted_with_the_multiplications_of_the_network(invoke, onnx_files):
+    model, inputs = onnx_files
+    status, output, folder = invoke("--net", model, "--calib", inputs, "--config", "tiny")
+    report = json.loads((folder / "net/report.json").read_text())
+    # Two convolutions, a sum, a mean, a fully connected layer.
+    counts = [40 * 64 * 27, 40 * 64 * 27, 0, 0, 160]
+    assert status == 0 and [node["network_macs"] for node in report["nodes"]] == counts
+    assert report["total"]["network_macs"] == sum(counts) < report["total"]["macs"]
+    cycles = sum(counts) / CONFIGS["tiny"].total_lanes
+    assert f"(the network's 138k MACs / lanes): {cycles / 1000:.2f}k cycles" in output
+    assert f"{cycles / report['total']['cycles']:.2f} times as many" in output
+
+
+def test_dense_need_not_compute_what_a_pool_drops(invoke, tmp_path):
+    graph = Graph((1, 3, 7, 7), seed=4)
+    pool = graph.node("MaxPool", graph.conv("x", 4, pads=[1, 1, 1, 1]), kernel_shape=[2, 2], strides=[2, 2])
+    onnx.save(graph.proto([pool]), tmp_path / "net.onnx")
+    np.save(tmp_path / "x.npy", np.random.default_rng(4).normal(size=(3, 7, 7)).astype(np.float32))
+    status, output, folder = invoke("--net", str(tmp_path / "net.onnx"), "--calib", str(tmp_path / "x.npy"),
+                                    "--config", "tiny")
+    report = json.loads((folder / "net/report.json").read_text())
+    assert status == 0 and "dense on as many lanes (MACs / lanes)" in output
+    assert report["nodes"][0]["network_macs"] == report["total"]["macs"] == 6 * 6 * 4 * 27
+
+
+def test_many_nodes_on_the_host_are_counted():
+    nodes = [f"{name} node '{at}'" for at, name in enumerate(("Mul", "Slice", "Slice"))]
+    assert host_sentence(nodes) == ", ".join(nodes)
+    assert host_sentence([*nodes, "Slice node 'x'"]) == "4 nodes (3 Slice, 1 Mul)"
+
+
+@pytest.mark.parametrize("text, label", [
+    ("conv1_1", "conv1_1"), ("a_layer/with/a/long_name", "..th/a/long_name"), ("Conv node '185'", "Conv 185"),
+    ("Conv node '/features/features.3/conv/conv.0/conv.0.0/Conv'", "..res.3/conv.0.0"),
+    ("Add node '/layer1/layer1.0/Add_1'", "layer1.0"), ("Add node '/layer1.0/Add'", "/layer1.0/Add"),
+    ("Conv node 'model/block_1_expand/Conv2D'", "..block_1_expand"),
+    ("Conv node '/x/Convolution_of_x'", "..nvolution_of_x"),
+    ("Conv node '//////////////////'", "..//////////////"), ("Gemm node 'it's'", "it's")])
+def test_labels_of_nodes_keep_what_tells_them_apart(text, label):
+    assert node_label(text, 16) == label
+
+
 def test_run_model_gives_the_report(invoke, onnx_files):
     model, inputs = onnx_files
     inputs = list(read_arrays(inputs)["arr_0"])
@@ -152,8 +209,11 @@ def test_run_model_gives_the_report(invoke, onnx_files):
 @pytest.mark.parametrize("arguments, sentence", [
     (("none.onnx",), "an ONNX file needs typical inputs for calibration: give --calib (CALIB=)"),
     (("none.onnx", "--calib", "x"), "there is no file none.onnx"),
-    (("MODEL", "--calib", "x"), "there is no calibration data x"),
-    (("MODEL", "--calib", "INPUTS", "--input", "x"), "there is no calibration data x"),
+    ((".", "--calib", "x"), ". is a folder: give the ONNX file in it"),
+    (("", "--calib", "x"), "there is no network ''"),
+    (("MODEL", "--calib", "x"), "there are no inputs at x"),
+    (("MODEL", "--calib", "INPUTS", "--input", "x"), "there are no inputs at x"),
+    (("MODEL", "--calib", "INPUTS", "--input", "README.md"), "README.md holds no inputs: give an .npz or .npy file"),
     (("MODEL", "--calib", "INPUTS", "--count", "0"), "--count must be 1 or more, not 0"),
     (("MODEL", "--calib", "INPUTS", "--shape", "3x9x9"), "shape 3x9x9 does not fit"),
     (("MODEL", "--calib", "INPUTS", "--size", "96"), "--size (SIZE=) belongs to --net hed"),
@@ -179,8 +239,9 @@ def test_the_table_of_many_nodes_stays_short_and_shows_those_that_differ():
     console.print(build_table(report))
     assert node_label(nodes[7]["name"], 40) == "/features/7/conv/Conv"
     text = console.file.getvalue()
-    assert text.count("Conv") == 40 and "..90/conv/Conv" in text and "..38/conv/Conv" in text
-    assert "39/conv" not in text and "160 nodes" in text and max(map(len, text.splitlines())) <= 80
+    assert text.count("/conv") == 40 and "..res/190/conv" in text and "features/7/conv" not in text
+    assert "/38/conv" in text and "/39/conv" not in text and "160 nodes" in text
+    assert max(map(len, text.splitlines())) <= 80
 
 
 def test_one_wrong_value_is_status_1_and_named(invoke, packages, monkeypatch):

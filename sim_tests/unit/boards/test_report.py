@@ -8,14 +8,15 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+from matplotlib.path import Path
 from PIL import Image
 from typer.testing import CliRunner
 
 from boards.cli import app
 from boards.report import figures
 from boards.report.page import write_page
-from boards.report.record import load_run
-from boards.sim.report import STALLS, LayerRecord, build_report, write_report
+from boards.report.record import MOST_LINES, load_run
+from boards.sim.report import STALLS, LayerRecord, build_report, summarise, write_report
 from hw.configs import CONFIGS
 
 CONFIG = CONFIGS["default"]
@@ -50,6 +51,18 @@ def record(seed, layers, images=(0,), mismatches=0, **changes) -> dict:
     return build_report(network="made_up", config=CONFIG, records=records, run_cycles=cycles + 77, wall_seconds=1.0)
 
 
+def with_nodes(report, seed, groups, image=0) -> dict:
+    """The report of one image with nodes of the layers at the places in ``groups``; the network has half of their
+    multiplications."""
+    nodes = []
+    for at, places in enumerate(groups):
+        row = summarise([layer(seed, place, image) for place in places], CONFIG.total_lanes)
+        nodes.append({"name": f"Conv node '{at}'", "shape": [1, 2, 3], "network_macs": row["macs"] // 2,
+                      "layers": [report["layers"][place]["name"] for place in places]} | row)
+    report["total"]["network_macs"] = sum(node["network_macs"] for node in nodes)
+    return report | {"nodes": nodes}
+
+
 def save(folder, report):
     write_report(report, folder / "report.json")
     return folder
@@ -57,17 +70,20 @@ def save(folder, report):
 
 class Page(HTMLParser):
     """``tables``: by section, a list of {first cell: texts of the others}; ``columns``: their headings; ``links``:
-    everything that points somewhere; ``alts``: descriptions of figures by section; ``texts``: all text."""
+    everything that points somewhere; ``alts``: descriptions of figures by section; ``texts``: all text; ``folded``:
+    the lines of lists in cells."""
 
     def __init__(self, path):
         super().__init__()
         self.tables, self.columns, self.links, self.alts, self.tags, self.texts = {}, {}, [], {}, [], []
         self.section = self.row = None
+        self.folded, self.in_list = [], False
         self.feed(path.read_text())
 
     def handle_starttag(self, tag, attrs):
         attrs = dict(attrs)
         self.tags.append(tag)
+        self.in_list |= tag == "ul"
         self.links += [value for name, value in attrs.items() if name in ("href", "src", "xlink:href", "srcset")]
         if tag == "section":
             self.section = attrs["id"]
@@ -83,10 +99,13 @@ class Page(HTMLParser):
 
     def handle_data(self, text):
         self.texts.append(text)
-        if self.row:
+        if self.in_list and self.row:
+            self.folded += [text] if text.strip() else []
+        elif self.row:
             self.row[-1] += text
 
     def handle_endtag(self, tag):
+        self.in_list &= tag != "ul"
         if tag == "thead":
             self.columns[self.section].append(self.row)
             self.tables[self.section][-1].clear()
@@ -251,12 +270,85 @@ def test_the_same_record_gives_the_same_page(tmp_path):
 
 
 def test_nodes_take_the_place_of_layers(tmp_path):
-    report = record(7, 4)
-    rows = [dict(row) for row in report["layers"]]
-    nodes = [rows[0] | {"name": "Conv node '/a'", "layers": ["layer0"]}, rows[3] | {"name": "Gemm node '/b'"}]
-    page = Page(write_page(load_run(save(tmp_path, report | {"nodes": nodes})), tmp_path / "page.html")[0])
-    assert list(page.tables["cycles"][0]) == ["Conv node '/a'", "Gemm node '/b'", "all layers"]
-    assert "which the accelerator runs as 4" in " ".join(page.texts)
+    report = with_nodes(record(7, 4), 7, [[0], [1, 2, 3]])
+    page = Page(write_page(load_run(save(tmp_path, report)), tmp_path / "page.html")[0])
+    assert list(page.tables["cycles"][0]) == ["Conv node '0'", "Conv node '1', 3 layers", "all layers"]
+    assert all(list(page.tables[name][0]) == ["Conv node '0'", "Conv node '1'", "all layers"]
+               for name in SECTIONS[1:-1])
+    assert page.columns["cycles"][0][0] == "node" and page.columns["cycles"][0][1] == "output"
+    assert "2 nodes, which the accelerator runs as 4 layers" in " ".join(page.texts)
+    # The layers of the second are folded behind its name, and are its cycles.
+    assert page.folded == [f"{row['name']}: {row['cycles']:,} cycles" for row in report["layers"][1:]]
+    assert number(page.tables["cycles"][0]["Conv node '1', 3 layers"][1]) == \
+        sum(row["cycles"] for row in report["layers"][1:])
+
+
+def test_dense_has_the_multiplications_of_the_network(tmp_path):
+    reports = [with_nodes(record(7, 4, images=(image,)), 7, [[0, 1], [2], [3]], image) for image in (0, 1)]
+    for place, report in enumerate(reports):
+        save(tmp_path / f"photo{place}", report)
+    page = Page(write_page(load_run(tmp_path), tmp_path / "page.html")[0])
+    for place, (name, cells) in enumerate(page.tables["comparison"][0].items()):
+        rows = [report["total"] if name == "all layers" else report["nodes"][place] for report in reports]
+        macs, cycles = (sum(row[key] for row in rows) for key in ("network_macs", "cycles"))
+        assert number(cells[0]) == pytest.approx(macs / 2, abs=0.051)
+        assert number(cells[4]) == pytest.approx(macs / CONFIG.total_lanes / cycles, abs=0.0051)
+        assert macs < sum(row["macs"] for row in rows)
+
+
+def test_figures_of_many_nodes_show_the_longest_and_the_sum_of_the_others(tmp_path):
+    count = MOST_LINES + 7
+    run = load_run(save(tmp_path, with_nodes(record(13, 2 * count), 13, [[2 * n, 2 * n + 1] for n in range(count)])))
+    assert len(run.rows) == count and len(run.lines) == MOST_LINES and run.others.name == "7 other nodes"
+    assert min(row.cycles for row in run.lines) >= max(row.cycles for row in run.rows if row not in run.lines)
+    assert [row.name for row in run.lines] == [row.name for row in run.rows if row in run.lines]
+    config, total = run.config, run.total
+    for figure, expected in ((figures.cycles, total.cycles), (figures.traffic,
+                                                              total.dram_read_bytes + total.dram_write_bytes)):
+        assert ends(figure(run).axes[0].patches[-1])[1].sum() == pytest.approx(expected)
+    dense, measured, bound = (ends(patch)[1].sum() for patch in figures.comparison(run).axes[0].patches)
+    assert (dense, measured, bound) == pytest.approx((total.network_macs / config.total_lanes, total.cycles,
+                                                      total.nonzero_macs / config.total_lanes))
+    names = [text.get_text() for text in figures.cycles(run).axes[0].texts]
+    assert len(names) == MOST_LINES + 1 and names[-1] == "7 other nodes"
+    # Densities do not add up: no line for the others.
+    assert len(figures.density(run).axes[0].texts) == MOST_LINES
+    page = Page(write_page(run, tmp_path / "page.html")[0])
+    assert all(len(page.tables[name][0]) == count + 1 for name in SECTIONS[:-1])
+    assert " ".join(page.texts).count(f"Shown are the {MOST_LINES} nodes that take most cycles") == 4
+
+
+@pytest.mark.parametrize("seed", [13, 14, 15])
+def test_labels_of_points_cover_nothing(tmp_path, seed):
+    figure = figures.roofline(load_run(save(tmp_path, record(seed, 80))))
+    figure.draw_without_rendering()
+    axes, = figure.axes
+    labels = [text for text in axes.texts if text.get_text().startswith("layer")]
+    pixels = figure.dpi / 72
+    leaders = [Path(axes.transData.transform([text.xy] * 2) + [[0, 0], np.array(text.get_position()) * pixels])
+               for text in axes.texts if not text.get_text()]
+    boxes = [text.get_window_extent() for text in labels]
+    points = axes.transData.transform(axes.collections[0].get_offsets())
+    assert len(labels) > 3 and leaders, f"seed {seed}"
+    for at, box in enumerate(boxes):
+        assert not any(box.overlaps(other) for other in boxes[:at]), f"seed {seed}: {labels[at].get_text()}"
+        assert not any(box.contains(*point) for point in points), f"seed {seed}: {labels[at].get_text()}"
+        # A leader ends at its own label.
+        assert sum(leader.intersects_bbox(box.padded(-0.5), filled=False) for leader in leaders) == 0
+    for at, leader in enumerate(leaders):
+        assert not any(leader.intersects_path(other, filled=False) for other in leaders[:at]), f"seed {seed}"
+
+
+def test_a_run_with_as_many_layers_as_lines_shows_all(tmp_path):
+    run = load_run(save(tmp_path, record(13, MOST_LINES)))
+    assert run.others is None and run.lines == run.rows
+
+
+def test_ratios_have_no_unit(tmp_path):
+    figure = figures.comparison(load_run(save(tmp_path, with_nodes(record(13, 2), 13, [[0], [1]]))))
+    figure.draw_without_rendering()
+    for label in figure.axes[1].get_xticklabels():
+        assert float(label.get_text()) == pytest.approx(label.get_position()[0])
 
 
 def refused(path, tmp_path, *parts):
@@ -281,12 +373,17 @@ DAMAGES = {
     "lanes": (lambda report: report["layers"][0].update(lane_cycles=10**12), "lane_cycles do not fit"),
     "sum": (lambda report: report["total"].update(macs=report["total"]["macs"] + 1), "macs of the layers"),
     "runs": (lambda report: report["layers"][0]["cycles_of_runs"].append(1), "cycles_of_runs do not add up"),
+    "node without its layer": (lambda report: report["nodes"][1]["layers"].pop(), "not the layers of the report"),
+    "layer twice": (lambda report: report["nodes"][0]["layers"].append("layer0"), "not the layers of the report"),
+    "sum of a node": (lambda report: report["nodes"][1].update(compared=7), "compared of its layers do not add up"),
+    "no macs of the network": (lambda report: report["nodes"][1].pop("network_macs"), "network_macs is missing"),
+    "macs of the network": (lambda report: report["nodes"][1].update(network_macs=7), "network_macs of the nodes"),
 }
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_damaged_records_are_refused(tmp_path, damage):
-    report = record(8, 3)
+    report = with_nodes(record(8, 3), 8, [[0], [1, 2]])
     change, sentence = DAMAGES[damage]
     change(report)
     refused(save(tmp_path, report), tmp_path, "report.json", sentence, "run `make sim` again")
@@ -366,7 +463,9 @@ def test_page_in_a_browser(several, tmp_path, width):
 
 @needs_chromium
 def test_long_names_and_many_layers_in_a_browser(tmp_path):
-    report = record(12, 30, name="a_layer_with_a_name_that_takes_more_room_than_a_phone_has_{}")
+    report = record(12, 90, name="a_layer_with_a_name_that_takes_more_room_than_a_phone_has_{}")
+    report = with_nodes(report, 12, [range(20), *([place] for place in range(20, 90))])
+    report["nodes"][0]["name"] = "Add node '/a_node_of_many_layers_and_a_name_that/takes_more_room_than_a_phone_has'"
     report["command"] = "zeroskip" * 60
     files = write_page(load_run(save(tmp_path, report)), tmp_path / "page.html")
     seen, console = browse(files[0].read_text(), 390, tmp_path)

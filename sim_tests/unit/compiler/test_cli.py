@@ -83,6 +83,7 @@ def test_folder_of_pictures(files):
         Image.fromarray(pixels).save(files / "photos" / f"{number}.png")
     run("net.onnx", "--calib", "photos", "--mean", "120,110,100", "--std", "60", "--config", "tiny")
     assert "mean has 2 numbers" in run("net.onnx", "--calib", "photos", "--mean", "1,2", status=2)
+    assert "must not be 0" in run("net.onnx", "--calib", "photos", "--std", "2,0,2", status=2)
     (files / "photos" / "bad.png").write_bytes(b"no picture")
     assert "cannot be read as a picture" in run("net.onnx", "--calib", "photos", status=2)
 
@@ -103,10 +104,10 @@ def test_calibration_count(files, monkeypatch):
 
 
 @pytest.mark.parametrize(("array", "sentence"), [
-    (np.zeros((0, 3, 8, 8)), "calib.npy holds no calibration inputs"),
+    (np.zeros((0, 3, 8, 8)), "calib.npy holds no inputs"),
     (np.zeros((2, 3, 9, 9)), "array of shape (2, 3, 9, 9); the network takes inputs of (3, 8, 8)"),
     (np.full((3, 8, 8), np.nan), "values that are not finite"),
-    (np.full((3, 8, 8), "a"), "calibration inputs are numbers"),
+    (np.full((3, 8, 8), "a"), "inputs are numbers"),
 ])
 def test_calibration_that_cannot_be_used(files, array, sentence):
     np.save("calib.npy", array)
@@ -115,9 +116,9 @@ def test_calibration_that_cannot_be_used(files, array, sentence):
 
 
 def test_calibration_that_is_no_array(files):
-    assert "there is no calibration data calib" in run("net.onnx", "--calib", "calib", status=2)
+    assert "there are no inputs at calib" in run("net.onnx", "--calib", "calib", status=2)
     (files / "calib").mkdir()
-    assert "calib holds no calibration inputs" in run("net.onnx", "--calib", "calib", status=2)
+    assert "calib holds no inputs" in run("net.onnx", "--calib", "calib", status=2)
     (files / "calib" / "a.npy").write_bytes(b"abc")
     assert "a.npy cannot be read as an array" in run("net.onnx", "--calib", "calib", status=2)
     archive = bytearray((files / "inputs.npz").read_bytes())
