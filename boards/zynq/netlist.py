@@ -1,9 +1,14 @@
-"""Take constants off pins that a DSP slice or block RAM does not read, before placement; tie resets that it does read.
+"""A netlist for nextpnr: no constants on pins that a DSP slice or block RAM does not read, ties on resets that it does
+read, and how far the router may look around a net.
 
 A constant 0 on a hard block is routed like any signal: a DSP slice that multiplies without its C port would take 48
 wires of the congested columns for nothing. Pins without a net read 1 on this family. What is removed is only what the
 block's mode ignores; everything else stays. The reset of a register stage in use gets a net where Yosys gives it none
 (RSTD of the pre-adder), so that it does not depend on what an open pin reads.
+
+The router looks for the way of a net in the rectangle around its ends and some tiles more. To nextpnr a pin of the PS7
+lies in the middle of that block, but its wire leaves the block up to 52 rows above or below: with the 3 rows that are
+usual no way is inside, which the router finds out by looking at all of it, for each such net in each pass.
 
     python -m boards.zynq.netlist IN.json OUT.json
 
@@ -25,6 +30,9 @@ REGISTERS = {"CREG": ("CEC", "RSTC"), "DREG": ("CED",), "ADREG": ("CEAD",), "MRE
 RESETS = {"AREG": "RSTA", "BREG": "RSTB", "CREG": "RSTC", "DREG": "RSTD", "ADREG": "RSTD", "MREG": "RSTM",
           "PREG": "RSTP", "INMODEREG": "RSTINMODE", "OPMODEREG": "RSTCTRL", "CARRYINSELREG": "RSTCTRL",
           "ALUMODEREG": "RSTALUMODE", "CARRYINREG": "RSTALLCARRYIN"}
+
+#: Settings of nextpnr's router2: tiles around the rectangle of a net. The PS7 is 104 rows high.
+ROUTER = {"router2/bbMargin/x": "6", "router2/bbMargin/y": "56"}
 
 
 def _number(parameters, name, default=0):
@@ -109,6 +117,7 @@ def main(source: str, target: str, top: str = "top"):
         design = json.load(file)
     removed = remove_constants(design, top)
     tied = tie_resets(design, top)
+    design["modules"][top]["settings"] = ROUTER
     with open(target, "w") as file:
         json.dump(design, file)
     for (kind, pin), bits in sorted(removed.items()):
