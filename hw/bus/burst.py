@@ -96,28 +96,31 @@ class BurstScheduler(wiring.Component):
 
     def _build_client(self, m, n):
         """The rest of client n's request, and the next burst of it. Returns (burst, request in work)."""
-        asked = self.i_request[n]
+        asked, low_bits = self.i_request[n], (self.max_burst - 1).bit_length()
         active = Signal(name=f"active_{n}")
-        place = Signal(PLACE_BITS, name=f"place_{n}")
-        left = Signal(24, name=f"left_{n}")
+        # ``end`` counts beats from the start of a stretch of max_burst beats, of which those from ``low`` on are asked for.
+        stretch = Signal(PLACE_BITS - low_bits, name=f"stretch_{n}")
+        low = Signal(low_bits, name=f"low_{n}")
+        end = Signal(25, name=f"end_{n}")
         burst = Signal(burst_layout(self.max_burst), name=f"burst_{n}")
-        room = Signal(range(self.max_burst + 1), name=f"room_{n}")
         last, move = Signal(name=f"last_{n}"), Signal(name=f"move_{n}")
         m.d.comb += [
-            room.eq(self.max_burst - place[:(self.max_burst - 1).bit_length()]),
-            last.eq(left <= room),
+            last.eq(end <= self.max_burst),
             move.eq(active & (~self._ready[n] | (self._grant[n] & self.o_issue))),
             asked.ready.eq(~self.i_abort & (~active | (move & last))),
         ]
         with m.If(move):
             m.d.sync += [
-                burst.client.eq(n), burst.place.eq(place), burst.beats.eq(Mux(last, left, room)),
-                place.eq(place + room), left.eq(left - room), active.eq(~last), self._ready[n].eq(1),
+                burst.client.eq(n), burst.place.eq(Cat(low, stretch)),
+                burst.beats.eq(Mux(last, end[:low_bits + 1], self.max_burst) - low), stretch.eq(stretch + 1), low.eq(0),
+                end.eq(end - self.max_burst), active.eq(~last), self._ready[n].eq(1),
             ]
         with m.Elif(self._grant[n] & self.o_issue):
             m.d.sync += self._ready[n].eq(0)
         with m.If(asked.valid & asked.ready):
-            m.d.sync += [active.eq(1), place.eq(asked.p.address[3:]), left.eq(asked.p.beats)]
+            first = asked.p.address[3:3 + low_bits]
+            m.d.sync += [active.eq(1), stretch.eq(asked.p.address[3 + low_bits:]), low.eq(first),
+                         end.eq(first + asked.p.beats)]
         with m.If(self.i_abort):
             m.d.sync += [active.eq(0), self._ready[n].eq(0)]
         return burst, active
