@@ -63,6 +63,8 @@ class Layer:
         Real value of the integer 1 in what it writes, above 0; None: calibration decides.
     same_scale : tuple of str
         Names of layers whose scale is that of this layer too: equal values are equal integers then.
+    low : float or None
+        Values below it become ``low``, below 0; None: no bound, or that of ``relu``.
     """
     name: str
     inputs: tuple[Slice, ...]
@@ -78,6 +80,7 @@ class Layer:
     full: Target | None = None
     out_scale: float | None = None
     same_scale: tuple[str, ...] = ()
+    low: float | None = None
 
     def __post_init__(self):
         object.__setattr__(self, "inputs", tuple(self.inputs))
@@ -128,6 +131,8 @@ class Network:
     input_name : str
     input_scale : float or None
         Real value of the integer 1 in the input; None: calibration decides.
+    input_signed : bool or None
+        Whether the integers of the input are signed; None: calibration decides.
 
     Raises
     ------
@@ -140,6 +145,7 @@ class Network:
     outputs: tuple[str, ...] = ()
     input_name: str = "input"
     input_scale: float | None = None
+    input_signed: bool | None = None
 
     def __post_init__(self):
         object.__setattr__(self, "layers", tuple(self.layers))
@@ -178,7 +184,7 @@ class Network:
             bias = None if layer.bias is None else torch.as_tensor(np.asarray(layer.bias, np.float32))
             padded = functional.pad(torch.from_numpy(gather(maps, layer.inputs))[None], (left, right, top, bottom))
             full = functional.conv2d(padded, weights, bias, stride=layer.stride)
-            full = full.clamp(0 if layer.relu else -torch.inf, torch.inf if layer.high is None else layer.high)
+            full = full.clamp(0 if layer.relu else layer.low, torch.inf if layer.high is None else layer.high)
             last = _pool_float(full, layer.pool, layer.pool_ceil) if layer.pool else full
             for target, values in zip(layer.targets, (full, last)[-len(layer.targets):], strict=True):
                 maps[target.map][target.first:target.first + len(weights)] = values[0].numpy()
@@ -230,3 +236,5 @@ def _check_layer(layer):
     for what, value in (("an upper bound", layer.high), ("a scale", layer.out_scale)):
         if value is not None and not 0 < value < np.inf:
             raise ValueError(f"layer {name} has {what} of {value}, which must be above 0 and finite")
+    if layer.low is not None and not -np.inf < layer.low < 0:
+        raise ValueError(f"layer {name} has a lower bound of {layer.low}, which must be below 0 and finite")

@@ -34,6 +34,8 @@ from .model import (
 
 #: Bytes of a name of a map, of the 47 that a network image holds.
 NAME_BYTES = 40
+#: Relative error of a bound or a scale.
+ROUNDING = 1e-6
 NO_PAD = (0, 0, 0, 0)
 
 
@@ -67,22 +69,32 @@ class Placed:
         """Whether it is consecutive channels of the map, each times its factor."""
         return len(self.index) == 1 and np.array_equal(self.index[0], self.index[0, 0] + np.arange(self.index.shape[1]))
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether it is channels of the map as they are, or zeros."""
+        return bool(np.isin(self.factor, (0, 1)).all() and (self.factor.sum(0) <= 1).all())
+
 
 @dataclass(frozen=True)
 class Tail:
     """What a layer does with its sums, and the value of the model that comes out: a clamp or PReLU (``slope`` [C]),
-    rounding to multiples of ``scale``, then a pool as of ``Layer``; ``full`` is the value before pooling if that is
-    wanted too."""
+    rounding to multiples of ``scale``, for which ``node`` has asked, then a pool as of ``Layer``; ``full`` is the value
+    before pooling if that is wanted too."""
     value: str
     low: float = -np.inf
     high: float = np.inf
     slope: np.ndarray | None = None
     scale: float | None = None
+    node: str = ""
     pool: int = 0
     pool_ceil: bool = False
     full: str | None = None
     #: Values that the layer goes through and does not write.
     through: tuple[str, ...] = ()
+
+    def within(self, low, high):
+        """The same for values of which is known that they lie in ``low .. high``."""
+        return replace(self, low=max(self.low, low), high=min(self.high, high))
 
 
 def lower(model: Model, config: AcceleratorConfig) -> Lowered:
@@ -102,7 +114,9 @@ class _Lowering:
         self.layers, self.steps, self.placed, self.fused = [], [], {}, set()
         #: Spans of channels (first, end) that have been written to each map.
         self.written = {}
-        self.names, self.input_scale = {}, None
+        self.names = {}
+        #: What the operator that is being lowered is called, and by which node each layer was asked for.
+        self.node, self.nodes = "", {}
         self.operators = {operator.name: operator for operator in model.operators}
         self.readers = {}
         for operator in model.operators:
@@ -111,19 +125,20 @@ class _Lowering:
         #: Where parts of concatenations are to be written, and by which concatenation they are read there.
         self.homes, self.takers = {}, {}
         self._plan_homes()
+        self.input_scale, self.input_signed = self._input_grid()
 
     def run(self):
         """The whole model."""
         model = self.model
         self._place(model.input, Target(self._name(model.input)), model.input_shape)
         for operator in model.operators:
-            before = len(self.layers)
+            before, self.node = len(self.layers), operator.node
             if operator.name not in self.placed and operator.name not in self.fused:
                 self._lower(operator)
             self._step(operator.node, operator.KIND, before)
         outputs = {name: self._output(name) for name in model.outputs}
         network = Network(model.name, model.input_shape, tuple(self.layers), tuple(dict.fromkeys(outputs.values())),
-                          self._name(model.input), self.input_scale)
+                          self._name(model.input), self.input_scale, self.input_signed)
         self._check_signs(network)
         return Lowered(network, outputs, tuple(self.steps))
 
@@ -132,14 +147,18 @@ class _Lowering:
         ones."""
         most = value_limits(self.value_width, True)[1]
         groups = linked(network.maps, [[part.map for part in layer.inputs] for layer in network.layers])
-        signed = {layer.output.map for layer in network.layers if not layer.relu}
-        for layer in network.layers:
-            given = layer.out_scale is not None and layer.relu
-            if given and (layer.high is None or layer.high > most * layer.out_scale * (1 + 1e-6)):
-                if not signed.isdisjoint(groups[layer.output.map]):
-                    raise ValueError(f"layer {layer.name} gives unsigned values of {self.value_width} bits that are "
-                                     f"read together with signed ones; quantise all activations as signed values "
-                                     f"(QInt8 in ONNX Runtime)")
+        signed = {target.map for layer in network.layers if not layer.relu for target in layer.targets}
+        wide = {target.map: self.nodes[layer.name] for layer in network.layers if layer.relu and layer.out_scale
+                and self._range(layer)[1] > most * layer.out_scale * (1 + ROUNDING) for target in layer.targets}
+        if self.input_signed:
+            signed.add(network.input_name)
+        elif self.input_scale:
+            wide[network.input_name] = self.readers[self.model.input][0].node
+        for name, node in wide.items():
+            if not signed.isdisjoint(groups[name]):
+                raise ValueError(f"{node} gives unsigned values of {self.value_width} bits that are read together with "
+                                 f"signed ones; quantise to {self.value_width - 1} bits there, or all activations as "
+                                 f"signed values (QInt8 in ONNX Runtime)")
 
     def _step(self, node, kind, before):
         self.steps.append(Step(node, kind, tuple(layer.name for layer in self.layers[before:])))
@@ -162,18 +181,18 @@ class _Lowering:
                                                     sources[0].factor * operator.factor)
             case Affine():
                 self._per_channel(sources[0], operator.factor, operator.bias, self._tail(operator.name))
-            case Clamp() if operator.high == np.inf and operator.inputs[0] in self.model.nonnegative:
+            case Clamp() if _bounds(operator)[1] == np.inf and operator.inputs[0] in self.model.nonnegative:
                 self.placed[operator.name] = sources[0]
             case Clamp():
                 self._identity(sources[0], self._tail(operator.name, *_bounds(operator)))
-            case Round() if operator.inputs[0] == self.model.input and self.input_scale is None:
-                # The user quantises the input.
-                self._rounding(operator, -np.inf, np.inf)
-                self.input_scale, self.placed[operator.name] = operator.scale, sources[0]
+            case Round() if (operator.inputs[0] == self.model.input and self.input_scale
+                             and (operator.low, operator.high) == value_limits(self.value_width, self.input_signed)):
+                # The user rounds the input.
+                self.placed[operator.name] = sources[0]
             case Round():
                 low = 0.0 if operator.inputs[0] in self.model.nonnegative else -np.inf
-                low, high, scale = self._rounding(operator, low, np.inf)
-                self._identity(sources[0], Tail(operator.name, low, high, scale=scale), exact=False)
+                low, high = self._rounding(operator, low, np.inf)
+                self._identity(sources[0], Tail(operator.name, low, high, scale=operator.scale, node=operator.node))
             case PRelu():
                 self._identity(sources[0], Tail(operator.name, slope=operator.slope))
             case MaxPool():
@@ -244,17 +263,72 @@ class _Lowering:
         return Slice(name, first, last - first)
 
     def _output(self, value):
-        """The map that holds a value and nothing else."""
+        """The map that holds a value and nothing else, with one scale."""
         place, channels = self.placed[value], self.model.shapes[value][0]
-        if (place.is_run and place.index[0, 0] == 0 and (place.factor == 1).all()
+        scales = self._scales(place.map, place.index)
+        if (place.is_run and place.index[0, 0] == 0 and (place.factor == 1).all() and len(scales) == 1
                 and place.map != self._name(self.model.input)
                 and max(end for _, end in self.written[place.map]) == channels):
             return place.map
-        before = len(self.layers)
+        before, self.node = len(self.layers), f"output {value!r}"
         # Parts with scales of their own keep them: only the copy gets one for all.
-        copied = self._copy(place, f"{value}.out", value, exact=False)
-        self._step(f"output {value!r}", "copy", before)
+        scale = self._common_scale([(place.map, place.index)]) if place.is_plain else None
+        copied = self._identity(place, Tail(f"{value}.out", scale=scale), exact=False)
+        self._step(self.node, "copy", before)
         return copied.map
+
+    # What is known of the integers in a map.
+
+    def _input_grid(self):
+        """``(scale, signed)`` of the input if all that read it round it to that; else None, so that calibration
+        decides."""
+        grids = {(operator.scale, operator.low < 0) if isinstance(operator, Round) else (None, None)
+                 for operator in self.readers.get(self.model.input, [])}
+        return grids.pop() if len(grids) == 1 and self.model.input not in self.model.outputs else (None, None)
+
+    def _makers(self, name, channels):
+        """The layers that write some of ``channels``, an array, of map ``name``."""
+        return [layer for layer in self.layers for target in layer.targets if target.map == name
+                and ((target.first <= channels) & (channels < target.first + len(layer.weights))).any()]
+
+    def _scales(self, name, channels):
+        """The scales of some channels of map ``name``; None among them where calibration decides."""
+        given = {self.input_scale} if name == self._name(self.model.input) else set()
+        return given | {layer.out_scale for layer in self._makers(name, channels)}
+
+    def _range(self, layer):
+        """``(low, high)`` of what a layer writes, infinite where calibration decides."""
+        least, most = (bound * (layer.out_scale or np.inf) if bound else 0.0
+                       for bound in value_limits(self.value_width, not layer.relu))
+        return least if layer.low is None else layer.low, most if layer.high is None else layer.high
+
+    def _reach(self, name, channels):
+        """``(low, high)`` that hold the values in some channels of map ``name`` and 0, infinite where calibration
+        decides."""
+        ranges = [(0.0, 0.0), *map(self._range, self._makers(name, channels))]
+        if name == self._name(self.model.input):
+            ranges.append(tuple(bound * self.input_scale for bound in value_limits(self.value_width, self.input_signed))
+                          if self.input_scale else (-np.inf, np.inf))
+        return min(low for low, _ in ranges), max(high for _, high in ranges)
+
+    def _limits(self, source):
+        """The same for the values of a place."""
+        low, high = self._reach(source.map, source.index[source.factor != 0])
+        if source.is_plain:
+            return low, high
+        return 0.0 if low == 0 and (source.factor >= 0).all() else -np.inf, np.inf
+
+    def _common_scale(self, parts):
+        """The scale that holds all of ``parts``, channels of maps (name, array), exactly; None if there is none, or
+        calibration decides some of theirs."""
+        scales = set().union(*(self._scales(*part) for part in parts))
+        if len(scales) == 1 or None in scales:
+            return None if None in scales else scales.pop()
+        scale = min(scales)
+        low, high = (np.array(bounds) / scale for bounds in zip(*(self._reach(*part) for part in parts), strict=True))
+        least, most = value_limits(self.value_width, low.min() < 0)
+        fits = least - 0.5 < low.min() and high.max() < most + 0.5
+        return scale if fits and all(abs(other / scale - round(other / scale)) < ROUNDING for other in scales) else None
 
     # Layers.
 
@@ -270,11 +344,11 @@ class _Lowering:
         elif isinstance(following, PRelu) and low == -np.inf and high == np.inf:
             return Tail(following.name, slope=following.slope, through=(value,))
         low = 0.0 if value in self.model.nonnegative else low
-        following, scale = self._only_reader(value), None
+        tail, following = Tail(value, low, high, through=through), self._only_reader(value)
         if isinstance(following, Round):
+            low, high = self._rounding(following, low, high)
             through, value = (*through, value), following.name
-            low, high, scale = self._rounding(following, low, high)
-        tail = Tail(value, low, high, scale=scale, through=through)
+            tail = Tail(value, low, high, scale=following.scale, node=following.node, through=through)
         for pool in self.readers.get(value, []):
             mode = self._pool_mode(pool, self.model.shapes[value][1:], NO_PAD) if isinstance(pool, MaxPool) else None
             if mode is None:
@@ -287,14 +361,16 @@ class _Lowering:
         return tail
 
     def _rounding(self, operator, low, high):
-        """``(low, high, scale)`` of a layer that clamps to ``low .. high`` and then does a Round."""
-        low = max(low, 0.0) if operator.low >= 0 else low
-        least, most = value_limits(self.value_width, low < 0)
-        if operator.high > most or low < 0 and operator.low != least:
+        """``(low, high)`` of a layer that clamps to ``low .. high`` and then does a Round."""
+        if not operator.low <= 0 < operator.high:
+            raise ValueError(f"{operator.node} rounds to {operator.low} .. {operator.high}; 0 and integers above it "
+                             f"must be among them: quantise again with such bounds, or without a Clip")
+        least, most = value_limits(self.value_width, operator.low < 0 and low < 0)
+        if operator.high > most or low < 0 and operator.low < least:
             raise ValueError(f"{operator.node} rounds to {operator.low} .. {operator.high}; this configuration holds "
-                             f"{least} .. {most} there, and any bound above 0: quantise activations to "
-                             f"{self.value_width} bits, or to fewer without a sign")
-        return low, min(high, operator.high * operator.scale) if operator.high < most else high, operator.scale
+                             f"{least} .. {most} there: quantise activations to at most {self.value_width} bits and, "
+                             f"if they have a sign, symmetrically (ActivationSymmetric and QInt8 in ONNX Runtime)")
+        return max(low, operator.low * operator.scale), min(high, operator.high * operator.scale)
 
     def _only_reader(self, value):
         return self.readers[value][0] if self.model.uses[value] == 1 and value in self.readers else None
@@ -317,8 +393,9 @@ class _Lowering:
         """Layers for ``sum of weights[o, i] * source[channels[o, i]] + bias[o]`` and ``tail``; the place of its value.
 
         ``weights`` [O, I, kh, kw]; ``channels`` [O, I] of the source, all of them in order unless told. ``exact``: the
-        results are differences, largest ones or copies of what is read, which integers of the same scale hold exactly.
+        results are differences, largest ones or copies of the source, which integers of the same scale hold exactly.
         """
+        exact = exact and source.is_plain
         outputs, inputs = weights.shape[:2]
         channels = np.broadcast_to(np.arange(inputs), (outputs, inputs)) if channels is None else channels
         target, low = target or self._home(tail.value), tail.low
@@ -330,8 +407,7 @@ class _Lowering:
             channels, low = np.concatenate([np.pad(channels, gap[:2]), channels]), 0.0
         for first, end, span in self._ranges(source, channels):
             self._append(tail, (span,), self._gather_weights(source, weights, channels, first, end, span),
-                         bias[first:end], target, low, stride, pad,
-                         first, exact)
+                         bias[first:end], target, low, stride, pad, first, exact)
         self._place_results(tail, target, source.size, len(weights))
         if tail.slope is not None:
             index = target.first + np.arange(outputs)
@@ -343,16 +419,20 @@ class _Lowering:
     def _append(self, tail, inputs, weights, bias, target, low, stride=1, pad=NO_PAD, first=0, exact=False):
         """A layer that writes from channel ``first`` of ``target`` on; ``exact`` as of :meth:`_convolve`."""
         number = sum(layer.output.map == target.map for layer in self.layers)
-        sources = [layer.name for layer in self.layers for out in layer.targets for part in inputs
-                   if out.map == part.map and out.first < part.first + part.channels
-                   and part.first < out.first + len(layer.weights)]
+        name = f"{target.map}#{number}" if number else target.map
+        scale, same = tail.scale, ()
+        if exact and scale is None:
+            parts = [(part.map, np.arange(part.first, part.first + part.channels)) for part in inputs]
+            scale = self._common_scale(parts)
+            if set().union(*(self._scales(*part) for part in parts)) == {None}:
+                same = tuple(dict.fromkeys(layer.name for part in parts for layer in self._makers(*part)))
         full = self._home(tail.full) if tail.full else None
         self.layers.append(Layer(
-            f"{target.map}#{number}" if number else target.map, inputs, weights.astype(np.float32),
-            np.asarray(bias, np.float32), Target(target.map, target.first + first), stride, tuple(map(int, pad)),
-            low == 0, None if tail.high == np.inf else float(tail.high), tail.pool, tail.pool_ceil,
-            full and Target(full.map, full.first + first), tail.scale,
-            tuple(dict.fromkeys(sources)) if exact and tail.scale is None else ()))
+            name, inputs, weights.astype(np.float32), np.asarray(bias, np.float32),
+            Target(target.map, target.first + first), stride, tuple(map(int, pad)), low == 0,
+            None if tail.high == np.inf else float(tail.high), tail.pool, tail.pool_ceil,
+            full and Target(full.map, full.first + first), scale, same, float(low) if -np.inf < low < 0 else None))
+        self.nodes[name] = tail.node or self.node
 
     def _place_results(self, tail, target, in_size, channels):
         """Note where the values of ``tail`` are, which the last layers have made from inputs of ``in_size``."""
@@ -407,14 +487,9 @@ class _Lowering:
                               **layer)
 
     def _identity(self, source, tail, **layer):
-        channels = source.index.shape[1]
-        return self._per_channel(source, np.ones(channels), np.zeros(channels), tail,
-                                 **{"exact": (source.factor == 1).all()} | layer)
-
-    def _copy(self, source, name, value, **layer):
-        """The place of a copy of ``value``, which is in ``source``."""
-        low = 0.0 if value in self.model.nonnegative else -np.inf
-        return self._identity(source, Tail(name, low), **layer)
+        channels, (low, high) = source.index.shape[1], self._limits(source)
+        tail = tail.within(low, high if tail.slope is None else max(high, -low))
+        return self._per_channel(source, np.ones(channels), np.zeros(channels), tail, **{"exact": True} | layer)
 
     def _concat(self, operator):
         first, places = self._home(operator.name).first, []
@@ -422,7 +497,7 @@ class _Lowering:
         for part in operator.inputs:
             place = self.placed[part]
             if self.takers.get(part) is not operator or place.map != name or place.index[0, 0] != first:
-                place = self._copy(place, f"{operator.name}.{part}", part, target=Target(name, first))
+                place = self._identity(place, Tail(f"{operator.name}.{part}"), target=Target(name, first))
             places.append(place)
             first += self._whole_blocks(self._width(operator, part))
         terms = max(len(place.index) for place in places)
@@ -435,13 +510,13 @@ class _Lowering:
 
     def _add(self, operator, sources):
         tail = self._tail(operator.name)
-        a, b = (self._aligned(source, f"{operator.name}.{name}", name)
+        a, b = (self._aligned(source, f"{operator.name}.{name}")
                 for name, source in zip(operator.inputs, sources, strict=True))
         self._sum(a, b, operator.factors, operator.bias, Tail(operator.name) if tail.slope is not None else tail)
 
-    def _aligned(self, source, name, value):
-        """The place of ``value``, which is in ``source``, or of a copy, as consecutive channels from a block on."""
-        return source if source.is_run and source.index[0, 0] % self.block == 0 else self._copy(source, name, value)
+    def _aligned(self, source, name):
+        """``source``, or the place of a copy, as consecutive channels from a block on."""
+        return source if source.is_run and source.index[0, 0] % self.block == 0 else self._identity(source, Tail(name))
 
     def _sum(self, a, b, factors, bias, tail, exact=False):
         """Layers for ``factors[0][c] * a[c] + factors[1][c] * b[c] + bias[c]`` and ``tail``, a block each."""
@@ -519,8 +594,8 @@ class _Lowering:
                  zip(windows, taps, source.size, pad[:2], strict=True)]
         # Channel (y * step + x) * inputs + c of the folded map is pixel (y, x) of each square.
         places = np.eye(step * step).repeat(inputs, 0).reshape(-1, 1, step, step)
-        folded = self._convolve(source, places, np.zeros(len(places)), Tail(f"{operator.name}.fold{number}",
-                                0.0 if operator.inputs[0] in self.model.nonnegative else -np.inf),
+        folded = self._convolve(source, places, np.zeros(len(places)),
+                                Tail(f"{operator.name}.fold{number}", *self._limits(source)),
                                 channels=np.tile(np.arange(inputs), step * step)[:, None], stride=step,
                                 pad=(*pad[:2], *below), exact=True)
         padded = np.pad(weights, ((0, 0), (0, 0), *((0, full - own) for full, own in zip(taps, kernel, strict=True))))
@@ -535,7 +610,6 @@ class _Lowering:
                    zip(source.size, pad[:2], pad[2:], weights.shape[2:], strict=True)]
         size = [count * stride + side for count, side in zip(windows, sides, strict=True)]
         count = source.index.shape[1]
-        low = 0.0 if operator.inputs[0] in self.model.nonnegative else -np.inf
         target, width = self._home(f"{operator.name}.moved"), self._whole_blocks(count)
         padded = np.pad(weights, ((0, 0), (0, 0), (0, sides[0]), (0, sides[1])))
         parts, index = [], []
@@ -544,7 +618,8 @@ class _Lowering:
                 first = width * len(parts)
                 index.append(first + np.arange(count))
                 self._moved_copy(operator, source, (y - pad[0], x - pad[1]), size,
-                                 Tail(f"{operator.name}.moved{len(parts)}", low), Target(target.map, first))
+                                 Tail(f"{operator.name}.moved{len(parts)}", *self._limits(source)),
+                                 Target(target.map, first))
                 parts.append(padded[:, :, y:y + sides[0], x:x + sides[1]])
         moved = Placed(target.map, tuple(size), np.concatenate(index)[None], np.ones((1, len(parts) * count)))
         return moved, np.concatenate(parts, 1), np.concatenate([channels + n * count for n in range(len(parts))], 1)
@@ -603,31 +678,30 @@ class _Lowering:
 
     def _max_pool(self, operator, source):
         nonnegative = operator.inputs[0] in self.model.nonnegative
-        low = 0.0 if nonnegative else -np.inf
         for pad in (NO_PAD, operator.pad) if nonnegative else (NO_PAD,):
             mode = self._pool_mode(operator, source.size, pad)
             if mode:
-                self._identity(source, Tail(operator.name, low, np.inf, pool=mode[0], pool_ceil=mode[1]), pad=pad)
+                self._identity(source, Tail(operator.name, pool=mode[0], pool_ceil=mode[1]), pad=pad)
                 return
         if operator.kernel == source.size and not any(operator.pad):
-            self._largest(operator, source, low)
+            self._largest(operator, source)
             return
-        self._running_max(operator, source, low)
+        self._running_max(operator, source)
 
-    def _largest(self, operator, source, low):
+    def _largest(self, operator, source):
         """The largest value of a whole map: 2x2 pools until one pixel is left."""
         number = 0
         while True:
             last = max(source.size) <= 2
             number += 1
             value = operator.name if last else f"{operator.name}.max{number}"
-            source = self._identity(source, Tail(value, low, np.inf, pool=2, pool_ceil=True))
+            source = self._identity(source, Tail(value, pool=2, pool_ceil=True))
             if last:
                 return
 
-    def _running_max(self, operator, source, low):
+    def _running_max(self, operator, source):
         """Any other max-pool: ``max(a, b) = a + relu(b - a)`` of a map and itself moved, in growing steps."""
-        if any(operator.pad) and low < 0:
+        if any(operator.pad) and operator.inputs[0] not in self.model.nonnegative:
             raise ValueError(f"{operator.node} pads a map that may be negative; only pools of maps without negative "
                              f"values can be padded: put it behind a ReLU")
         if operator.stride[0] != operator.stride[1] or operator.stride[0] > MAX_STRIDE:
@@ -635,31 +709,36 @@ class _Lowering:
                              f"stride both ways, 1 to {MAX_STRIDE}, is supported: use 2x2 or 3x3 windows with stride 2")
         pad, kernel = operator.pad, operator.kernel
         if min(kernel[0] - pad[0] - pad[2], kernel[1] - pad[1] - pad[3]) < 1:
-            source = self._identity(source, Tail(f"{operator.name}.padded", low), pad=pad)
+            source = self._identity(source, Tail(f"{operator.name}.padded"), pad=pad)
             pad = NO_PAD
         # A window that begins `pad` before its first value and ends `pad` behind the last stays in its place.
         taps = [kernel[0] - pad[0] - pad[2], kernel[1] - pad[1] - pad[3]]
         if max(taps) > MAX_KERNEL:
             raise ValueError(f"{operator.node} has a window of {kernel[0]} x {kernel[1]}, the limit without padding is "
                              f"{MAX_KERNEL} x {MAX_KERNEL}; use 2x2 or 3x3 windows with stride 2, one after the other")
-        source = self._aligned(source, f"{operator.name}.aligned", operator.inputs[0])
+        if source.is_plain and len(self._scales(source.map, source.index)) == 1:
+            source = self._aligned(source, f"{operator.name}.aligned")
+        else:
+            source = self._identity(source, Tail(f"{operator.name}.aligned"))
+        low, high = self._limits(source)
         moves = [(axis, sign * step) for axis in range(2)
                  for sign, step in _moves(pad[axis], kernel[axis] - 1 - pad[axis])]
         for number, (axis, step) in enumerate(moves, start=1):
             last = number == len(moves) and taps == [1, 1] and operator.stride == (1, 1)
-            source = self._max_with_moved(source, axis, step, f"{operator.name}.more{number}",
-                                          self._tail(operator.name) if last else Tail(f"{operator.name}.max{number}",
-                                                                                      low))
+            tail = self._tail(operator.name) if last else Tail(f"{operator.name}.max{number}")
+            source = self._max_with_moved(source, axis, step, Tail(f"{operator.name}.more{number}", 0.0, high - low),
+                                          tail.within(low, high))
         if taps != [1, 1] or operator.stride != (1, 1):
             # What lies behind the last whole window is left out by a kernel with one weight.
             count = source.index.shape[1]
             weights = np.zeros((count, 1, *taps))
             weights[:, :, 0, 0] = 1
-            self._convolve(source, weights, np.zeros(count), self._tail(operator.name),
+            self._convolve(source, weights, np.zeros(count), self._tail(operator.name).within(low, high),
                            channels=np.arange(count)[:, None], stride=operator.stride[0], exact=True)
 
-    def _max_with_moved(self, source, axis, step, name, tail):
-        """``max(x[i], x[i + step])`` along rows or columns, zeros outside."""
+    def _max_with_moved(self, source, axis, step, more, tail):
+        """``max(x[i], x[i + step])`` along rows or columns, zeros outside, and ``tail``; ``more`` is the tail of what
+        the second is above the first."""
         count, reach = source.index.shape[1], abs(step)
         taps = np.zeros(reach + 1)
         taps[0 if step > 0 else -1], taps[-1 if step > 0 else 0] = -1, 1
@@ -667,15 +746,15 @@ class _Lowering:
         pad = [0, 0, 0, 0]
         pad[axis + (2 if step > 0 else 0)] = reach
         more = self._convolve(source, np.broadcast_to(kernel, (count, 1, *kernel.shape)), np.zeros(count),
-                              Tail(name, 0.0), channels=np.arange(count)[:, None], pad=pad, exact=True)
+                              more, channels=np.arange(count)[:, None], pad=pad, exact=True)
         return self._sum(source, more, np.ones((2, count)), np.zeros(count), tail, exact=True)
 
 
 def _bounds(clamp):
     """``(low, high)`` of a clamp that a layer can do."""
-    if clamp.low not in (0, -np.inf) or clamp.high <= 0:
-        raise ValueError(f"{clamp.node} clamps to {clamp.low:g} .. {clamp.high:g}; only a lower bound of 0, or none, "
-                         f"and an upper bound above 0, or none, are supported: train with ReLU or ReLU6")
+    if not clamp.low <= 0 < clamp.high:
+        raise ValueError(f"{clamp.node} clamps to {clamp.low:g} .. {clamp.high:g}; only a lower bound of at most 0, or "
+                         f"none, and an upper bound above 0, or none, are supported: train with ReLU or ReLU6")
     return float(clamp.low), float(clamp.high)
 
 

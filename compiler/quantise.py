@@ -42,7 +42,8 @@ def quantise(network: Network, calibration: list, config: AcceleratorConfig, *,
     ----------
     network : Network
     calibration : list of float arrays [C, H, W]
-        Typical inputs; they decide the scales. An input below 0 makes the input map signed.
+        Typical inputs; they decide the scales that the network leaves open. An input below 0 makes the input map
+        signed, unless the network says what it is.
     config : AcceleratorConfig
         Its ``value_width`` and ``sum_width`` count.
     clip : bool, optional
@@ -62,7 +63,9 @@ def quantise(network: Network, calibration: list, config: AcceleratorConfig, *,
         if not np.isfinite(x).all():
             raise ValueError("a calibration input has values that are not finite")
     clip = config.value_width == 8 if clip is None else clip
-    input_signed = bool(min(x.min() for x in calibration) < 0)
+    input_signed = network.input_signed
+    if input_signed is None:
+        input_signed = bool(min(x.min() for x in calibration) < 0)
     signed = _signed_maps(network, input_signed)
     out_scales, input_scale = _scales(network, calibration, config.value_width, signed, clip)
     scales = {name: np.zeros(shape[0]) for name, shape in network.maps.items()}
@@ -176,12 +179,16 @@ def _quantise_layer(layer, network, signed, scales, scale_out, config):
     pairs = [_normalise_channel(layer.name, scale / scale_out) for scale in channel_scale]
     scale, shift = (np.array(column, np.int64) for column in zip(*pairs, strict=True))
     low, limit = value_limits(config.value_width, any(signed[target.map] for target in layer.targets))
+    if layer.relu:
+        low = 0
+    elif layer.low is not None:
+        low = max(low, round(layer.low / scale_out))
     if layer.high is not None:
         limit = min(limit, round(layer.high / scale_out))
     in_shape = (len(scale_in), *network.maps[layer.inputs[0].map][1:])
-    result = QuantisedLayer(layer.name, layer.inputs, in_shape, integer, bias, scale, shift, 0 if layer.relu else low,
-                            limit, layer.output, layer.stride, tuple(layer.pad), signed[layer.inputs[0].map],
-                            layer.pool, layer.pool_ceil, layer.full, config.value_width)
+    result = QuantisedLayer(layer.name, layer.inputs, in_shape, integer, bias, scale, shift, low, limit, layer.output,
+                            layer.stride, tuple(layer.pad), signed[layer.inputs[0].map], layer.pool, layer.pool_ceil,
+                            layer.full, config.value_width)
     check_sums(result, config)
     return result
 

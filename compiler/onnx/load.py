@@ -7,14 +7,14 @@ from google.protobuf.message import DecodeError
 from onnx import numpy_helper
 
 from ..errors import first_line
-from .qonnx import to_qcdq
+from .qonnx import to_qdq
 
 #: Operator sets that are read.
 OPSETS = range(8, 22)
 
 
 def load_proto(path: Path | str, shape: tuple[int, ...] | None = None) -> onnx.ModelProto:
-    """The ONNX model in ``path``, checked and with all its weights in memory; a QONNX file as QCDQ (:func:`to_qcdq`).
+    """The ONNX model in ``path``, checked and with all its weights in memory; a QONNX file as QDQ (:func:`to_qdq`).
 
     Parameters
     ----------
@@ -41,7 +41,7 @@ def load_proto(path: Path | str, shape: tuple[int, ...] | None = None) -> onnx.M
     _check_finite(proto, path)
     _fix_input(proto, path, shape)
     try:
-        proto = to_qcdq(proto, path)
+        proto = to_qdq(proto, path)
         onnx.checker.check_model(proto)
         # Shapes written by the exporter may be for another input.
         del proto.graph.value_info[:]

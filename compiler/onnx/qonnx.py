@@ -1,4 +1,4 @@
-"""QONNX: Quant nodes as the constants, or the QuantizeLinear, Clip and DequantizeLinear (QCDQ), that give their values.
+"""QONNX: Quant nodes as the constants, or the Clip, QuantizeLinear and DequantizeLinear (QDQ), that give their values.
 
 Source: https://github.com/fastmachinelearning/qonnx, docs/qonnx-custom-ops. The converter of that package is not used:
 it leaves what it cannot convert without a word, raises an opset by its number alone, and needs seven more packages.
@@ -15,7 +15,7 @@ from .read import describe, evaluate
 DOMAINS = ("onnx.brevitas", "qonnx.custom_op.general")
 #: A node has been called IntQuant since QONNX 1.0, half to even HALF_EVEN.
 KINDS, HALF_TO_EVEN = ("Quant", "IntQuant"), ("ROUND", "HALF_EVEN")
-#: Since when DequantizeLinear and Clip take 8-bit, and DequantizeLinear 16-bit, integers.
+#: Since when Clip takes its bounds, and DequantizeLinear integers, as they are written here: of 8 and of 16 bits.
 OPSET_8_BITS, OPSET_16_BITS = 13, 21
 
 
@@ -32,14 +32,14 @@ class _Grid:
         return (self.low, self.high) != (np.iinfo(self.kind).min, np.iinfo(self.kind).max)
 
 
-def to_qcdq(proto: onnx.ModelProto, path) -> onnx.ModelProto:
+def to_qdq(proto: onnx.ModelProto, path) -> onnx.ModelProto:
     """``proto``, which may be changed, without the Quant nodes (IntQuant) of QONNX; as it is if there are none.
 
     A node with constant inputs becomes an initializer, with 2 to 32 bits (1 if unsigned), any zero point, and a scale
-    that may differ from channel to channel. One that rounds a map, to 8 bits or fewer, or all values of 16, becomes
-    QuantizeLinear, Clip where it holds fewer integers than their type, and DequantizeLinear; its scale is one number,
-    its zero point 0. The values are those of the Quant node: bounds are integers, so it is the same to clamp before
-    rounding and behind it. Files of an opset that has no such nodes are converted.
+    that may differ from channel to channel. One that rounds a map, to 16 bits or fewer, becomes Clip, where it holds
+    fewer integers than a type of 8 or 16 bits, QuantizeLinear and DequantizeLinear; its scale is one number, its zero
+    point 0. The values are those of the Quant node: bounds are multiples of the scale, so it is the same to clamp
+    before rounding and behind it. Files of an opset that has no such nodes are converted.
 
     Raises
     ------
@@ -60,7 +60,7 @@ def to_qcdq(proto: onnx.ModelProto, path) -> onnx.ModelProto:
         elif node.output[0] in constants:
             graph.initializer.append(numpy_helper.from_array(constants[node.output[0]], node.output[0]))
         else:
-            nodes += _qcdq(node, grids[node.output[0]], graph.initializer)
+            nodes += _qdq(node, grids[node.output[0]], graph.initializer)
     del graph.node[:]
     graph.node.extend(nodes)
     return proto
@@ -126,11 +126,10 @@ def _grid(node, scale, zero, bits, low, high):
                          f"again with symmetric activations (Int8ActPerTensorFixedPoint, Uint8ActPerTensorFixedPoint "
                          f"in Brevitas)")
     kind = np.dtype(f"{'int' if low < 0 else 'uint'}{8 if bits <= 8 else 16}")
-    grid = _Grid(np.float32(scale.flat[0]), low, high, kind)
-    if bits > 16 or bits > 8 and grid.clips:
-        raise ValueError(f"{describe(node)} rounds a map to {low} .. {high}; a map may have up to 8 bits, or all "
-                         f"values of 16: train with such a bit width")
-    return grid
+    if bits > 16:
+        raise ValueError(f"{describe(node)} rounds a map to {low} .. {high}; a map may have up to 16 bits: train with "
+                         f"such a bit width")
+    return _Grid(np.float32(scale.flat[0]), low, high, kind)
 
 
 def _values(node, x, scale, zero, low, high):
@@ -167,7 +166,7 @@ def _converted(proto, opset, path):
     return proto
 
 
-def _qcdq(node, grid, initializers):
+def _qdq(node, grid, initializers):
     """The nodes in place of a Quant node, the last of which has its name; ``initializers`` gets their constants."""
     output = node.output[0]
 
@@ -175,9 +174,13 @@ def _qcdq(node, grid, initializers):
         initializers.append(numpy_helper.from_array(np.asarray(value), f"{output}.quant.{what}"))
         return initializers[-1].name
 
-    scale = [constant("scale", grid.scale), constant("zero", grid.kind.type(0))]
-    nodes = [helper.make_node("QuantizeLinear", [node.input[0], *scale], [f"{output}.quant.integers"])]
+    source, nodes = node.input[0], []
     if grid.clips:
-        bounds = [constant("low", grid.kind.type(grid.low)), constant("high", grid.kind.type(grid.high))]
-        nodes.append(helper.make_node("Clip", [nodes[0].output[0], *bounds], [f"{output}.quant.clipped"]))
-    return [*nodes, helper.make_node("DequantizeLinear", [nodes[-1].output[0], *scale], [output], node.name)]
+        # Of reals: ONNX Runtime has no Clip of 16-bit integers.
+        with np.errstate(over="ignore"):
+            bounds = [constant("low", grid.low * grid.scale), constant("high", grid.high * grid.scale)]
+        nodes.append(helper.make_node("Clip", [source, *bounds], [f"{output}.quant.clipped"]))
+        source = nodes[-1].output[0]
+    scale = [constant("scale", grid.scale), constant("zero", grid.kind.type(0))]
+    return [*nodes, helper.make_node("QuantizeLinear", [source, *scale], [f"{output}.quant.integers"]),
+            helper.make_node("DequantizeLinear", [f"{output}.quant.integers", *scale], [output], node.name)]

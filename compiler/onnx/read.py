@@ -6,12 +6,15 @@ arrangement, by the reference implementation of the onnx package, and make no op
 input in the order (C, H, W) again does not know that there were transposes, and a fully connected layer finds its
 weights through the indices, whatever was flattened before it. Nodes with constant inputs are folded the same way.
 """
+import re
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
+
+from golden.postprocess import value_limits
 
 from ..errors import first_line
 from ..model import (
@@ -368,12 +371,11 @@ class _Reader:
         if not isinstance(x, Tensor) or not _constant(scale, zero):
             return None
         scale, zero, kind = _quantisation(node, scale, zero)
-        limits = np.iinfo(kind)
-        if kind.itemsize > 2 or zero not in (0, limits.max // 2 + 1 if limits.min == 0 else 0):
-            raise ValueError(f"{describe(node)} has zero point {zero} for {kind} values; only zero points that make "
-                             f"them symmetric, or 0, are supported: quantise again with symmetric QInt8 "
-                             f"activations (ActivationSymmetric in ONNX Runtime)")
-        return Integers(x, scale, zero, int(limits.min), int(limits.max))
+        integer = re.fullmatch("(u?)int(2|4|8|16)", str(kind))
+        if not integer:
+            raise ValueError(f"{describe(node)} makes values of type {kind}, which is not supported: quantise to "
+                             f"integers of at most 16 bits")
+        return Integers(x, scale, zero, *value_limits(int(integer[2]), not integer[1]))
 
     def _node_cast(self, node, x):
         return x if _attribute(node, "to") in FLOATS else None
@@ -719,7 +721,8 @@ def _quantisation(node, scale, zero=None):
     scale = float(np.reshape(scale, ()))
     if not 0 < scale < np.inf:
         raise ValueError(f"{describe(node)} has a scale of {scale:g}, which must be above 0 and finite")
-    zero = np.zeros((), np.uint8) if zero is None else zero
+    if zero is None:
+        return scale, 0, helper.tensor_dtype_to_np_dtype(_attribute(node, "output_dtype", 0) or TensorProto.UINT8)
     return scale, int(zero.reshape(())), zero.dtype
 
 

@@ -1,9 +1,10 @@
-"""Fewer operators for the same function: batch norms into convolutions, clamps before pools, padding into windows."""
+"""Fewer operators for the same function: batch norms into convolutions, clamps and rounding to where values are made,
+padding into windows."""
 from dataclasses import replace
 
 import numpy as np
 
-from ..model import Add, Affine, AveragePool, Clamp, Convolution, MaxPool, Model, Operator, Pad
+from ..model import Add, Affine, AveragePool, Clamp, Concat, Convolution, MaxPool, Model, Operator, Pad, Round, Select
 
 
 def simplify(model: Model) -> Model:
@@ -66,11 +67,19 @@ def _fold(first: Operator, second: Operator, number: int, nonnegative: set[str])
         case Clamp(), Clamp():
             low, high = (float(np.clip(bound, second.low, second.high)) for bound in (first.low, first.high))
             return [replace(second, inputs=first.inputs, low=low, high=high)]
-        case MaxPool(), Clamp():
+        case Clamp(), Round():
+            # Rounding keeps the order: bounds may be rounded first.
+            low, high = (int(np.clip(np.rint(np.float32(bound) / np.float32(second.scale)), second.low, second.high))
+                         for bound in (first.low, first.high))
+            return [replace(second, inputs=first.inputs, low=low, high=high)]
+        case Round(), Round() if first.scale == second.scale:
+            low, high = (int(np.clip(bound, second.low, second.high)) for bound in (first.low, first.high))
+            return [replace(second, inputs=first.inputs, low=low, high=high)]
+        case MaxPool(), Clamp() | Round():
             # The largest of clamped values is the largest value, clamped.
-            inner = f"{second.name}.clamped"
-            return [replace(second, name=inner, inputs=first.inputs),
-                    replace(first, name=second.name, inputs=(inner,))]
+            return _swapped(first, second)
+        case Concat() | Pad(value=0.0) | Select(), Round() if second.low <= 0 <= second.high:
+            return _swapped(first, second)
         case Pad(value=0.0), Convolution() | AveragePool():
             return [_pad_before(first, second)]
         case Pad(), MaxPool() if first.value < 0 or first.inputs[0] in nonnegative:
@@ -79,6 +88,12 @@ def _fold(first: Operator, second: Operator, number: int, nonnegative: set[str])
             fits = all(more < taps for more, taps in zip(folded.pad, second.kernel * 2, strict=True))
             return [folded] if fits else None
     return None
+
+
+def _swapped(first, second):
+    """``second`` on each input of ``first``, which then has the name of ``second``."""
+    inner = [replace(second, name=f"{second.name}.{name}", inputs=(name,)) for name in first.inputs]
+    return [*inner, replace(first, name=second.name, inputs=tuple(operator.name for operator in inner))]
 
 
 def _affine_before(affine, convolution):

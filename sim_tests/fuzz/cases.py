@@ -22,16 +22,20 @@ from typer.testing import CliRunner
 from zeroskip.image import read_image
 
 from compiler import cli
+from compiler.onnx.qonnx import DOMAINS
 from hw.configs import CONFIGS
 from sim_tests.bench.imported import first_difference, import_proto, run_rtl
 from sim_tests.unit.compiler.onnx_graphs import (
     QUANTISED,
+    QUANTISED_STEPS,
     SINCE,
     SPELLINGS,
     STEPS,
     Graph,
+    QonnxGraph,
     QuantisedGraph,
     random_graph,
+    random_quantised,
 )
 
 from .damage import damage_bytes, damage_proto, odd_options, write_calibration
@@ -67,12 +71,15 @@ def run_case(kind: str, seed: int, number: int, folder: Path) -> Passed:
 def _random_proto(rng):
     """A small network that compiles, and the shape of its input."""
     seed = int(rng.integers(0, 2**32))
-    match rng.integers(0, 4):
+    match rng.integers(0, 5):
         case 0:
             graph, output = random_graph([str(step) for step in rng.choice(sorted(STEPS), int(rng.integers(1, 5)))],
                                          seed, 13, bool(rng.integers(0, 2)))
         case 1:
             graph = QuantisedGraph(opset=13, seed=seed)
+            output = QUANTISED[str(rng.choice(list(QUANTISED)))](graph, graph.quantised("x", 2**-5))
+        case 2:
+            graph = QonnxGraph(str(rng.choice(DOMAINS)), opset=int(rng.integers(8, 22)), seed=seed)
             output = QUANTISED[str(rng.choice(list(QUANTISED)))](graph, graph.quantised("x", 2**-5))
         case _:
             name = str(rng.choice(list(SPELLINGS)))
@@ -157,11 +164,13 @@ def _check_sentence(sentence, error):
 def _imported(rng, folder, config):
     """A random network that was compiled, and what it is; None in its place if it was refused."""
     seed = int(rng.integers(0, 2**32))
-    if rng.random() < 0.2 and config.value_width == 8:
-        name = str(rng.choice(list(QUANTISED)))
-        graph = QuantisedGraph(opset=int(rng.integers(13, 20)), seed=seed)
-        proto = graph.proto([QUANTISED[name](graph, graph.quantised("x", 2**-5))])
-        text, exact = f"{name}, seed {seed}", True
+    if rng.random() < 0.3:
+        kind = [QuantisedGraph, QonnxGraph][int(rng.integers(0, 2))]
+        graph = kind(opset=int(rng.integers(13, 20)), seed=seed)
+        steps = [(str(step), tuple(map(int, rng.integers([2, 0, 0, -2], [9, 2, 2, 2]))))
+                 for step in rng.choice(sorted(QUANTISED_STEPS), int(rng.integers(2, 6)))]
+        proto = graph.proto([random_quantised(graph, steps)])
+        text, exact = f"{kind.__name__} {steps}, seed {seed}", True
     else:
         steps = [str(step) for step in rng.choice(sorted(STEPS), int(rng.integers(1, 8)))]
         opset, head = int(rng.integers(8, 22)), bool(rng.integers(0, 2))

@@ -9,17 +9,19 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
+from compiler.onnx.qonnx import DOMAINS
+
 #: Numbers that sizes, axes and counts should not be.
 ODD_NUMBERS = (0, -1, 1, 2, 3, 7, 8, 1000, 2**31 - 1, -(2**31), 2**40, 2**63 - 1)
 #: Values that weights should not have.
 ODD_VALUES = (np.nan, np.inf, -np.inf, 3e38, -3e38, 1e-45, 1e20, 0.0, -0.0)
 ODD_NAMES = ("", "/", "a/b", "[/bold]", "[red]", "ä" * 60, "x" * 300, "\n", "%s{}", "x")
-OPERATORS = ("Add", "ArgMax", "AveragePool", "Cast", "Clip", "Concat", "Constant", "ConstantOfShape", "Conv",
-             "ConvTranspose", "DepthToSpace", "Div", "Dropout", "Expand", "Flatten", "Gather", "Gemm",
-             "GlobalAveragePool", "GlobalMaxPool", "Identity", "If", "LeakyRelu", "Loop", "MatMul", "MaxPool", "Mul",
-             "NoSuchOperator", "Pad", "PRelu", "QuantizeLinear", "DequantizeLinear", "ReduceMean", "ReduceMax", "Relu",
-             "Reshape", "Resize", "Shape", "Sigmoid", "Slice", "Softmax", "Split", "Squeeze", "Sub", "Sum", "Tile",
-             "TopK", "Transpose", "Unsqueeze")
+OPERATORS = ("Add", "ArgMax", "AveragePool", "BipolarQuant", "Cast", "Clip", "Concat", "Constant", "ConstantOfShape",
+             "Conv", "ConvTranspose", "DepthToSpace", "Div", "Dropout", "Expand", "Flatten", "Gather", "Gemm",
+             "GlobalAveragePool", "GlobalMaxPool", "Identity", "If", "IntQuant", "LeakyRelu", "Loop", "MatMul",
+             "MaxPool", "Mul", "NoSuchOperator", "Pad", "PRelu", "Quant", "QuantizeLinear", "DequantizeLinear",
+             "ReduceMean", "ReduceMax", "Relu", "Reshape", "Resize", "Shape", "Sigmoid", "Slice", "Softmax", "Split",
+             "Squeeze", "Sub", "Sum", "Tile", "TopK", "Transpose", "Trunc", "Unsqueeze")
 
 
 # Bytes.
@@ -122,7 +124,7 @@ def _rename(proto, rng):
 
 def _domain(proto, rng):
     if node := _pick(rng, proto.graph.node):
-        node.domain = _pick(rng, ("com.microsoft", "ai.onnx.ml", "nowhere", "ai.onnx"))
+        node.domain = _pick(rng, ("com.microsoft", "ai.onnx.ml", "nowhere", "ai.onnx", *DOMAINS))
 
 
 def _attribute(proto, rng):
@@ -153,7 +155,8 @@ def _attribute(proto, rng):
 def _new_attribute(proto, rng):
     if node := _pick(rng, proto.graph.node):
         name = _pick(rng, ("group", "axis", "keepdims", "ceil_mode", "auto_pad", "dilations", "strides", "pads",
-                           "kernel_shape", "storage_order", "count_include_pad", "transA", "alpha", "to", "mode"))
+                           "kernel_shape", "storage_order", "count_include_pad", "transA", "alpha", "to", "mode",
+                           "signed", "narrow", "rounding_mode"))
         value = _pick(rng, (0, 1, 2, -1, [1, 2], [2, 2], [], [0, 0, 1, 1], b"SAME_LOWER", b"edge", 0.5))
         node.attribute.append(helper.make_attribute(name, value, attr_type=onnx.AttributeProto.INTS)
                               if value == [] else helper.make_attribute(name, value))

@@ -2,9 +2,11 @@
 import numpy as np
 import onnx
 import onnxruntime
+from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
-from compiler.onnx import read_proto, simplify
+from compiler.onnx import read_proto, run_file, simplify
+from compiler.onnx.qonnx import to_qdq
 
 onnxruntime.set_default_logger_severity(4)
 
@@ -279,6 +281,12 @@ def relu6(g):
 @spelling()
 def clip_above_only(g):
     return g.clip(g.conv("x", 5), None, 0.5)
+
+
+@spelling()
+def clip_on_both_sides(g):
+    x = g.clip(g.conv("x", 20), -0.5, 0.75)
+    return g.node("MaxPool", g.clip(g.conv(x, 5), -0.25), kernel_shape=[2, 2], strides=[2, 2])
 
 
 @spelling()
@@ -593,7 +601,23 @@ def heads_of_two_sizes(g):
 # Networks that were quantised before.
 
 class QuantisedGraph(Graph):
-    """A graph with quantised weights and activations, all scales powers of two unless told."""
+    """A graph with quantised weights and activations, all scales powers of two unless told; ``scales`` holds those of
+    what :meth:`rounded` has made."""
+
+    def __init__(self, *arguments, **options):
+        super().__init__(*arguments, **options)
+        self.scales = {}
+
+    def rounded(self, x, bits, signed, narrow, offset=0):
+        """``x`` rounded to integers of ``bits``; those next to each other are 2**offset of what would hold all of
+        it."""
+        low = narrow - 2 ** (bits - 1) if signed else 0
+        high = 2 ** (bits - signed) - 1 - (narrow and not signed)
+        values, = run_file(to_qdq(self.proto([x]), "graph"), self.rng.normal(size=self.shapes["x"]))
+        scale = 2.0 ** (round(np.log2(max(np.abs(values).max(), 2**-8) / high)) + offset)
+        name = self.quantised(x, scale, np.int8 if signed else np.uint8, (low, high))
+        self.scales[name] = scale
+        return name
 
     def quantised(self, x, scale, kind=np.int8, bounds=None, zero=0):
         """QuantizeLinear, Clip where there are ``bounds``, DequantizeLinear."""
@@ -619,8 +643,8 @@ class QonnxGraph(QuantisedGraph):
     """The same with the Quant nodes of QONNX."""
 
     def __init__(self, domain="qonnx.custom_op.general", **options):
-        super().__init__(**options)
         self.domain, self.quants = domain, []
+        super().__init__(**options)
 
     def proto(self, outputs):
         proto = super().proto(outputs)
@@ -644,7 +668,8 @@ class QonnxGraph(QuantisedGraph):
     def quantised(self, x, scale, kind=np.int8, bounds=None, zero=0):
         signed = int(np.iinfo(kind).min < 0)
         bits = bounds[1].bit_length() + signed if bounds else np.iinfo(kind).bits
-        return self.quant(x, scale, bits, zero=zero, signed=signed)
+        narrow = bounds not in (None, (-(1 << bits - 1) if signed else 0, (1 << bits - signed) - 1))
+        return self.quant(x, scale, bits, zero=zero, signed=signed, narrow=int(narrow))
 
     def quantised_conv(self, x, outputs, in_scale, kernel=(3, 3), groups=1, bits=8, **attributes):
         shape = (outputs, self.shapes[x][1] // groups, *kernel)
@@ -679,6 +704,14 @@ def _qdq_few_bits(g, x):
     return g.quantised(g.quantised_conv(x, 9, 2**-4, bits=3), 2**-6)
 
 
+def _qdq_few_bits_with_signs(g, x):
+    x = g.quantised(g.quantised(x, 2**-4, np.int8, (-32, 31)), 2**-3, np.int8, (-15, 15))
+    x = g.quantised(g.quantised_conv(x, 18, 2**-3, bits=4, pads=[1, 1, 1, 1]), 2**-3, np.int8, (-8, 7))
+    y = g.quantised(g.quantised_conv(x, 18, 2**-3, bits=4, pads=[1, 1, 1, 1]), 2**-4, np.int8, (-31, 31))
+    z = g.quantised(g.node("Add", x, y), 2**-2, np.int8, (-4, 3))
+    return g.node("Concat", z, y, axis=1)
+
+
 def _qdq_concat_of_scales(g, x):
     a = g.quantised(g.node("Relu", g.quantised_conv(x, 5, 2**-5)), 2**-3)
     b = g.quantised(g.node("Relu", g.quantised_conv(x, 20, 2**-5)), 2**-3)
@@ -697,9 +730,99 @@ QUANTISED = {
     "without_relu_nodes": _qdq_without_relu_nodes,
     "residual": _qdq_residual,
     "few_bits": _qdq_few_bits,
+    "few_bits_with_signs": _qdq_few_bits_with_signs,
     "concat_of_scales": _qdq_concat_of_scales,
     "any_max_pool": _qdq_any_max_pool,
 }
+
+
+# Steps of random networks of this kind: of a graph, a tensor in ``scales`` and the arguments of ``rounded``.
+
+def _rounded_conv(g, x, grid, outputs=None, **attributes):
+    outputs = outputs or int(g.rng.integers(1, 20))
+    attributes = attributes or {"pads": [1, 0, 1, 2], "strides": [1 + int(g.rng.integers(2))] * 2}
+    if attributes.get("strides") == [2, 2] and min(g.shapes[x][2:]) < 4:
+        attributes["strides"] = [1, 1]
+    return g.rounded(g.quantised_conv(x, outputs, g.scales[x], bits=int(g.rng.integers(2, 9)), **attributes), *grid)
+
+
+def _rounded_relu(g, x, grid):
+    return g.rounded(g.node("Relu", g.quantised_conv(x, 18, g.scales[x], pads=[1, 1, 1, 1])), *grid)
+
+
+def _rounded_clip(g, x, grid):
+    y = g.quantised_conv(x, 9, g.scales[x], pads=[1, 1, 1, 1])
+    return g.rounded(g.clip(y, -g.scales[x] * 21, g.scales[x] * 13.5), *grid)
+
+
+def _rounded_residual(g, x, grid):
+    y = _rounded_conv(g, x, (5, 1, 1, int(g.rng.integers(-1, 2))), g.shapes[x][1], pads=[1, 1, 1, 1])
+    return g.rounded(g.node("Add", x, y), *grid) if _near(g, x, y) else y
+
+
+def _near(g, x, y):
+    """Whether one weight of 8 bits can hold the ratio of two scales."""
+    return 1 / 64 <= g.scales[x] / g.scales[y] <= 64
+
+
+def _rounded_concat(g, x, grid):
+    y = _rounded_conv(g, x, (6, 1, 0, -1), 5, pads=[1, 1, 1, 1])
+    return g.rounded(g.node("Concat", *((x, y) if g.rng.random() < 0.5 else (y, x)), axis=1), *grid)
+
+
+def _concat_of_scales(g, x, grid):
+    y = _rounded_conv(g, x, grid, 17, pads=[1, 1, 1, 1])
+    if not _near(g, x, y):
+        return y
+    name = g.node("Concat", y, x, axis=1)
+    g.scales[name] = min(g.scales[x], g.scales[y])
+    # Weights of two bits leave room for the ratio of the scales.
+    return g.rounded(g.quantised_conv(name, 7, g.scales[name], (1, 1), bits=2), 7, 1, 0)
+
+
+def _pool_of_rounded(g, x, grid):
+    name = g.node("MaxPool", g.rounded(x, *grid), kernel_shape=[2, 3], strides=[1, 1])
+    g.scales[name] = g.scales[g.nodes[-1].input[0]]
+    return name
+
+
+def _rounded_pool(g, x, grid):
+    y = g.quantised_conv(x, 5, g.scales[x], pads=[1, 1, 1, 1])
+    return g.rounded(g.node("MaxPool", y, kernel_shape=[2, 2], strides=[2, 2]), *grid)
+
+
+def _rounded_shortcut(g, x, grid):
+    x = g.rounded(x, *grid)
+    y = g.pad(x, [0, 3, 0, 0, 0, 3, 0, 0])
+    z = _rounded_conv(g, x, (4, 1, 0), g.shapes[y][1], pads=[1, 1, 1, 1])
+    return g.rounded(g.node("Add", y, z), 7, 1, 0) if _near(g, x, z) else z
+
+
+def _large_kernel(g, x, grid):
+    return _rounded_conv(g, x, grid, 4, kernel=(9, 1), pads=[4, 0, 4, 0])
+
+
+QUANTISED_STEPS = {
+    "conv": _rounded_conv, "relu": _rounded_relu, "clip": _rounded_clip, "residual": _rounded_residual,
+    "concat": _rounded_concat, "concat_of_scales": _concat_of_scales, "pool_of_rounded": _pool_of_rounded,
+    "rounded_pool": _rounded_pool, "shortcut": _rounded_shortcut, "large_kernel": _large_kernel,
+    "reround": lambda g, x, grid: g.rounded(x, *grid),
+}
+
+
+#: Steps, each with bits, sign, narrow and the power of two beside the scale that holds all.
+QUANTISED_GRIDS = st.lists(st.tuples(st.sampled_from(sorted(QUANTISED_STEPS)), st.tuples(
+    st.integers(2, 8), st.integers(0, 1), st.integers(0, 1), st.integers(-2, 1))), min_size=2, max_size=6)
+
+
+def random_quantised(graph, steps):
+    """The output of ``steps``, pairs of a name of QUANTISED_STEPS and arguments of ``QuantisedGraph.rounded``, the
+    first of which are for the input."""
+    x = graph.rounded("x", *steps[0][1])
+    for step, grid in steps[1:]:
+        if min(graph.shapes[x][2:]) >= 3:
+            x = QUANTISED_STEPS[step](graph, x, grid)
+    return x
 
 
 # Random networks.
