@@ -17,6 +17,7 @@ from compiler.cli import parse_numbers, parse_shape
 from compiler.emit import Program, compile_network
 from compiler.graph import Network
 from compiler.lower import lower
+from compiler.nodes import Node, network_nodes
 from compiler.pipeline import DENSITY_INPUTS, check_onnx, map_densities, read_onnx
 from compiler.quantise import quantise
 from golden.cycle_model import ModelledRun, model_network
@@ -41,8 +42,10 @@ StdOption = Annotated[str, typer.Option(help="ONNX: what pictures are divided by
 
 @dataclass(frozen=True)
 class Quantised:
-    """A network in integers: what all configurations share that lower and quantise it alike. ``x``: its input."""
+    """A network in integers: what all configurations share that lower and quantise it alike. ``x``: its input;
+    ``nodes``: those of the imported network, none if it was built of layers."""
     network: QuantisedNetwork
+    nodes: tuple[Node, ...]
     densities: dict[str, float]
     x: np.ndarray
 
@@ -68,14 +71,15 @@ class Workload:
     ----------
     name : str
     build : callable
-        ``build(config)`` gives the float network of the layers that ``config`` has.
+        ``build(config)`` gives the float network of the layers that ``config`` has, and the nodes of the imported
+        network that they compute; no nodes if it was built of layers.
     key : callable
         ``key(config)`` is the same for configurations that ``build`` gives the same network.
     calibration : list of float arrays [C, H, W]
     x : float array [C, H, W]
     """
 
-    def __init__(self, name: str, build: Callable[[AcceleratorConfig], Network],
+    def __init__(self, name: str, build: Callable[[AcceleratorConfig], tuple[Network, tuple[Node, ...]]],
                  key: Callable[[AcceleratorConfig], tuple], calibration: list[np.ndarray], x: np.ndarray):
         self.name, self.build, self.key, self.calibration, self.x = name, build, key, calibration, x
         self._quantised = {}
@@ -84,10 +88,10 @@ class Workload:
         """The network for ``config`` in integers; ``ValueError`` if a node or a sum does not fit."""
         key = (config.value_width, *self.key(config))
         if key not in self._quantised:
-            network = self.build(config)
+            network, nodes = self.build(config)
             quantised = quantise(network, self.calibration, config)
-            self._quantised[key] = Quantised(quantised, map_densities(network, self.calibration[:DENSITY_INPUTS]),
-                                             quantised.quantise_input(self.x))
+            densities = map_densities(network, self.calibration[:DENSITY_INPUTS])
+            self._quantised[key] = Quantised(quantised, nodes, densities, quantised.quantise_input(self.x))
         return self._quantised[key]
 
 
@@ -115,7 +119,7 @@ def load_workload(model: str, *, size: str | None = None, calib: Path | None = N
         if size is not None and model == "digits":
             raise ValueError("--size belongs to hed")
         job = HedJob("astronaut", size or "224") if model == "hed" else DigitsJob(1)
-        return Workload(model, lambda config: job.network, lambda config: (), job.calibration, job.inputs[0])
+        return Workload(model, lambda config: (job.network, ()), lambda config: (), job.calibration, job.inputs[0])
     if not model.lower().endswith(".onnx") and not Path(model).is_file():
         raise ValueError(f"there is no network {model!r}: choose hed or digits, or give an ONNX file")
     if size is not None:
@@ -127,5 +131,9 @@ def load_workload(model: str, *, size: str | None = None, calib: Path | None = N
     inputs = load_calibration(calib, network.model, count, parse_numbers("--mean", mean), parse_numbers("--std", std))
     check_onnx(network, inputs[0])
     maps = [np.ascontiguousarray(network.model.input_map(x)) for x in inputs]
-    return Workload(network.model.name, lambda config: lower(network.model, config).network,
-                    lambda config: (config.block, config.lanes), maps, maps[0])
+
+    def build(config):
+        lowered = lower(network.model, config)
+        return lowered.network, tuple(node for node in network_nodes(network.model, lowered) if node.layers)
+
+    return Workload(network.model.name, build, lambda config: (config.block, config.lanes), maps, maps[0])

@@ -1,5 +1,6 @@
 """``zeroskip``: from a trained network to what a driver loads."""
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -17,6 +18,7 @@ from .emit import Program
 from .image import write_image
 from .lower import Lowered, lower
 from .model import Model
+from .nodes import Node, network_nodes
 from .onnx import HostPart
 from .pipeline import CompilerFault, check_onnx, compile_float, decibels, read_onnx
 from .progress import Stages
@@ -109,7 +111,7 @@ def _compile(console, path, calib, config, shape, count, mean, std, target) -> P
         with stages.stage("quantised against float"):
             ratios = signal_to_noise(network.model, lowered, program.network, maps[0])
     write_image(program, target)
-    console.print(build_table(network.model, lowered))
+    console.print(build_table(network_nodes(network.model, lowered)))
     console.print(f"{network_macs(program.network) / 1e6:.1f} MMACs with zeros in {program.layer_count} layers; about "
                   f"{sum(choice.cost.cycles for choice in program.choices.values()):,.0f} cycles", highlight=False)
     for name, ratio in ratios.items():
@@ -119,22 +121,14 @@ def _compile(console, path, calib, config, shape, count, mean, std, target) -> P
     return program
 
 
-def build_table(model: Model, lowered: Lowered) -> Table:
+def build_table(nodes: Sequence[Node]) -> Table:
     """What every node became: kind, output shape, multiplications of the float network and layers; "fused" nodes are
     done by the layers of others."""
     table = Table("node", "kind", "output", "MMACs", "layers", box=None, header_style="bold")
-    macs, shapes = operator_macs(model), {operator.node: model.shapes[operator.name] for operator in model.operators}
-    for step in lowered.steps:
-        shape = "x".join(map(str, shapes[step.node])) if step.node in shapes else ""
-        count = f"{macs[step.node] / 1e6:.2f}" if macs.get(step.node) else ""
-        table.add_row(Text(step.node), step.kind, shape, count, str(len(step.layers)) if step.layers else "fused")
+    for node in nodes:
+        table.add_row(Text(node.name), node.kind, "x".join(map(str, node.shape)),
+                      f"{node.macs / 1e6:.2f}" if node.macs else "", str(len(node.layers) or "fused"))
     return table
-
-
-def operator_macs(model: Model) -> dict[str, int]:
-    """Multiplications of each node of the float network."""
-    return {operator.node: operator.macs_of_output * int(np.prod(model.shapes[operator.name]))
-            for operator in model.operators}
 
 
 def network_macs(network: QuantisedNetwork) -> int:

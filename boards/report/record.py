@@ -47,6 +47,8 @@ class Row(BaseModel, strict=True):
     cycles_of_runs: Annotated[list[PositiveInt], Field(min_length=1)]
     nonzero_macs_of_runs: Annotated[list[NonNegativeInt], Field(min_length=1)]
     network_macs: NonNegativeInt | None = None
+    macs_of_output: NonNegativeInt | None = None
+    groups: PositiveInt | None = None
     layers: list[Name] = []
 
     @property
@@ -129,8 +131,9 @@ class Record(BaseModel, strict=True):
         if sorted(name for node in self.nodes for name in node.layers) != sorted(layers):
             raise ValueError("the layers of the nodes are not the layers of the report, each once")
         for node in self.nodes:
-            if node.network_macs is None:
-                raise ValueError(f"{node.name}: network_macs is missing")
+            for key in ("shape", "network_macs", "macs_of_output", "groups"):
+                if getattr(node, key) is None:
+                    raise ValueError(f"{node.name}: {key} is missing")
             for key in COUNTS:
                 if sum(getattr(layers[name], key) for name in node.layers) != getattr(node, key):
                     raise ValueError(f"{node.name}: {key} of its layers do not add up to {key} of the node")

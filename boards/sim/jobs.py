@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from compiler.cli import operator_macs
 from compiler.images import fit, load_photo, parse_size
 from compiler.lower import lower
 from compiler.networks import digits, hed
+from compiler.nodes import network_nodes
 from compiler.onnx import run_file, run_host
 from compiler.pipeline import OnnxNetwork, check_onnx, decibels
 from compiler.progress import Stages
@@ -46,7 +46,7 @@ class HedJob:
     #: Lines of the table between the layers and the total: label -> layers.
     subtotals = {"trunk": hed.TRUNK}
     #: Lines of the table in place of those of the layers, if there are any.
-    groups = ()
+    nodes = ()
 
     def __init__(self, image: str, size: str):
         self.image = image
@@ -84,7 +84,7 @@ class DigitsJob:
     """
 
     name = "digits"
-    subtotals, groups = {}, ()
+    subtotals, nodes = {}, ()
     #: Digits that set the scales, and digits that golden and the float network are counted on.
     CALIBRATION, TEST = 64, 300
 
@@ -119,16 +119,6 @@ class DigitsJob:
         extra = {"expected": expected, "predicted": predicted, "predicted_float": by_float[:len(runs)].tolist(),
                  "accuracy": accuracy}
         return Outcome(extra, lines, [path])
-
-
-@dataclass(frozen=True)
-class Group:
-    """Layers that compute one node of the network: a line of the table. ``shape`` is that of the node's output,
-    ``macs`` the multiplications that the float network has there."""
-    name: str
-    shape: tuple[int, int, int]
-    layers: tuple[str, ...]
-    macs: int
 
 
 class OnnxJob:
@@ -169,14 +159,7 @@ class OnnxJob:
         with stages.stage("lower"):
             self.lowered = lower(model, config)
         self.network = self.lowered.network
-        shapes = {operator.node: model.shapes[operator.name] for operator in model.operators}
-        layers, macs = {layer.name: layer for layer in self.network.layers}, operator_macs(model)
-        self.groups = [Group(step.node, shapes.get(step.node) or self._shape(layers[step.layers[-1]]), step.layers,
-                             macs.get(step.node, 0))
-                       for step in self.lowered.steps if step.layers]
-
-    def _shape(self, layer):
-        return self.network.maps[layer.output.map]
+        self.nodes = [node for node in network_nodes(model, self.lowered) if node.layers]
 
     def finish(self, quantised: QuantisedNetwork, runs: list[dict], folder: Path | None) -> Outcome:
         """The outputs of the file, the host's part done, beside those of ONNX Runtime in float32."""

@@ -135,12 +135,11 @@ def execute(job, config: AcceleratorConfig, console: Console, folder: Path | Non
 
     subtotals = {name: row(layers) for name, layers in job.subtotals.items()}
     nodes = []
-    for group in job.groups:
-        sums = row(group.layers)
-        # Layers leave out what a pool drops, and so could a dense array.
-        macs = min(group.macs * len(job.inputs), sums["macs"])
-        nodes.append({"name": group.name, "shape": list(group.shape), "layers": list(group.layers),
-                      "network_macs": macs} | sums)
+    for node in job.nodes:
+        sums = row(node.layers)
+        nodes.append({"name": node.name, "shape": list(node.shape), "layers": list(node.layers),
+                      "macs_of_output": node.macs_of_output, "groups": node.groups,
+                      "network_macs": node.dense_macs(sums["macs"], len(job.inputs))} | sums)
     report = build_report(network=job.name, config=config, records=measured.records, run_cycles=measured.cycles,
                           wall_seconds=measured.seconds, **subtotals, **({"nodes": nodes} if nodes else {}),
                           **outcome.extra)

@@ -58,6 +58,7 @@ def with_nodes(report, seed, groups, image=0) -> dict:
     for at, places in enumerate(groups):
         row = summarise([layer(seed, place, image) for place in places], CONFIG.total_lanes)
         nodes.append({"name": f"Conv node '{at}'", "shape": [1, 2, 3], "network_macs": row["macs"] // 2,
+                      "macs_of_output": row["macs"] // 12, "groups": 1,
                       "layers": [report["layers"][place]["name"] for place in places]} | row)
     report["total"]["network_macs"] = sum(node["network_macs"] for node in nodes)
     return report | {"nodes": nodes}
@@ -377,6 +378,7 @@ DAMAGES = {
     "layer twice": (lambda report: report["nodes"][0]["layers"].append("layer0"), "not the layers of the report"),
     "sum of a node": (lambda report: report["nodes"][1].update(compared=7), "compared of its layers do not add up"),
     "no macs of the network": (lambda report: report["nodes"][1].pop("network_macs"), "network_macs is missing"),
+    "no groups of a convolution": (lambda report: report["nodes"][0].pop("groups"), "groups is missing"),
     "macs of the network": (lambda report: report["nodes"][1].update(network_macs=7), "network_macs of the nodes"),
 }
 

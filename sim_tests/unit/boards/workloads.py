@@ -14,4 +14,4 @@ def two_layers(seed: int) -> Workload:
                    relu=False)
     network = Network("two", (3, 12, 10), (first, second))
     inputs = [rng.random((3, 12, 10), np.float32) for _ in range(2)]
-    return Workload("two", lambda config: network, lambda config: (), inputs, inputs[0])
+    return Workload("two", lambda config: (network, ()), lambda config: (), inputs, inputs[0])
