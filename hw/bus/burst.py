@@ -98,7 +98,7 @@ class BurstScheduler(wiring.Component):
         """The rest of client n's request, and the next burst of it. Returns (burst, request in work)."""
         asked, low_bits = self.i_request[n], (self.max_burst - 1).bit_length()
         active = Signal(name=f"active_{n}")
-        # ``end`` counts beats from the start of a stretch of max_burst beats, of which those from ``low`` on are asked for.
+        # ``end`` counts beats from the start of a stretch of max_burst beats; those from ``low`` on are asked for.
         stretch = Signal(PLACE_BITS - low_bits, name=f"stretch_{n}")
         low = Signal(low_bits, name=f"low_{n}")
         end = Signal(25, name=f"end_{n}")
