@@ -66,8 +66,8 @@ def _ulx3s(config, megahertz, seed):
 
 
 BOARDS = {board.name: board for board in (
-    Board("arty_z7_20", "Digilent Arty Z7-20, xc7z020", "tiny", 60, _zynq("ArtyZ7_20"), "xilinx"),
-    Board("pynq_z2", "TUL PYNQ-Z2, xc7z020", "tiny", 60, _zynq("PynqZ2"), "xilinx"),
+    Board("arty_z7_20", "Digilent Arty Z7-20, xc7z020", "small", 60, _zynq("ArtyZ7_20"), "xilinx"),
+    Board("pynq_z2", "TUL PYNQ-Z2, xc7z020", "small", 60, _zynq("PynqZ2"), "xilinx"),
     Board("arty_z7_10", "Digilent Arty Z7-10, xc7z010", "tiny", 100, _zynq("ArtyZ7_10"), "xilinx"),
     Board("ebaz4205", "EBAZ4205, xc7z010", "tiny", 100, _zynq("Ebaz4205"), "xilinx"),
     Board("ulx3s_85f", "Radiona ULX3S, LFE5U-85F", "tiny", 50, _ulx3s, "pypi"),
