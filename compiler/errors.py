@@ -1,4 +1,11 @@
-"""What other libraries say, as a part of one sentence."""
+"""What other libraries and files say, as a part of one sentence."""
+
+
+def quoted(name: str | bytes) -> str:
+    """A name from a file, printable and in quotes; beyond 200 letters without its middle. Bytes are names that are not
+    UTF-8."""
+    text = repr(name)
+    return text if len(text) <= 200 else f"{text[:100]} ... {text[-95:]}"
 
 
 def first_line(error: Exception) -> str:

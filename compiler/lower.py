@@ -16,6 +16,7 @@ from golden.postprocess import value_limits
 from golden.tiling import ceil_div, pooled_length
 from hw.config import AcceleratorConfig
 
+from .errors import quoted
 from .graph import MAX_KERNEL, MAX_STRIDE, Layer, Network, Slice, Target
 from .model import (
     Add,
@@ -270,7 +271,7 @@ class _Lowering:
                 and place.map != self._name(self.model.input)
                 and max(end for _, end in self.written[place.map]) == channels):
             return place.map
-        before, self.node = len(self.layers), f"output {value!r}"
+        before, self.node = len(self.layers), f"output {quoted(value)}"
         # Parts with scales of their own keep them: only the copy gets one for all.
         scale = self._common_scale([(place.map, place.index)]) if place.is_plain else None
         copied = self._identity(place, Tail(f"{value}.out", scale=scale), exact=False)
@@ -300,7 +301,9 @@ class _Lowering:
         """``(low, high)`` of what a layer writes, infinite where calibration decides."""
         least, most = (bound * (layer.out_scale or np.inf) if bound else 0.0
                        for bound in value_limits(self.value_width, not layer.relu))
-        return least if layer.low is None else layer.low, most if layer.high is None else layer.high
+        bounds = least if layer.low is None else layer.low, most if layer.high is None else layer.high
+        # A bound between two integers may be rounded away from 0.
+        return tuple(round(bound / layer.out_scale) * layer.out_scale if layer.out_scale else bound for bound in bounds)
 
     def _reach(self, name, channels):
         """``(low, high)`` that hold the values in some channels of map ``name`` and 0, infinite where calibration

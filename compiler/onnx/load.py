@@ -6,7 +6,7 @@ import onnx
 from google.protobuf.message import DecodeError
 from onnx import numpy_helper
 
-from ..errors import first_line
+from ..errors import first_line, quoted
 from .qonnx import to_qdq
 
 #: Operator sets that are read.
@@ -73,8 +73,8 @@ def _load_external_data(proto, path):
             del tensor.external_data[:]
             numpy_helper.to_array(tensor)
         except (OSError, ValueError, onnx.checker.ValidationError):
-            raise ValueError(f"{path} keeps {tensor.name!r} in the file {location!r}, which is missing or too short; "
-                             f"it must lie beside the ONNX file") from None
+            raise ValueError(f"{path} keeps {quoted(tensor.name)} in the file {quoted(location)}, which is missing or "
+                             f"too short; it must lie beside the ONNX file") from None
 
 
 def _check_finite(proto, path):
@@ -83,12 +83,13 @@ def _check_finite(proto, path):
             values = numpy_helper.to_array(tensor)
         except Exception as error:
             # NumPy, the table of types, or a view of the bytes.
-            raise ValueError(f"{path} has weights {tensor.name!r} that cannot be read: {first_line(error)}") from None
+            raise ValueError(f"{path} has weights {quoted(tensor.name)} that cannot be read: "
+                             f"{first_line(error)}") from None
         # A single infinity is a bound, of Clip or of padding before a max pool.
         bound = values.size == 1 and np.isinf(values).all() if values.dtype.kind == "f" else True
         if not bound and not np.isfinite(values).all():
-            raise ValueError(f"{path} has weights {tensor.name!r} with values that are not finite (NaN or infinite); "
-                             f"train or export it again")
+            raise ValueError(f"{path} has weights {quoted(tensor.name)} with values that are not finite (NaN or "
+                             f"infinite); train or export it again")
 
 
 def _fix_input(proto, path, shape):
@@ -96,31 +97,30 @@ def _fix_input(proto, path, shape):
     weights = {tensor.name for tensor in proto.graph.initializer}
     inputs = [entry for entry in proto.graph.input if entry.name not in weights]
     if len(inputs) != 1:
-        names = ", ".join(repr(entry.name) for entry in inputs)
+        names = ", ".join(quoted(entry.name) for entry in inputs)
         raise ValueError(f"{path} has {len(inputs)} inputs ({names}); the accelerator takes networks with one: "
                          f"export the part behind the others without them")
-    tensor = inputs[0].type.tensor_type
+    tensor, what = inputs[0].type.tensor_type, f"input {quoted(inputs[0].name)} of {path}"
     if tensor.elem_type not in (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16):
         kinds = {number: name for name, number in onnx.TensorProto.DataType.items()}
         kind = kinds.get(tensor.elem_type, tensor.elem_type)
-        raise ValueError(f"input {inputs[0].name!r} of {path} is of type {kind}; export the network with a FLOAT input")
+        raise ValueError(f"{what} is of type {kind}; export the network with a FLOAT input")
     # A dimension that is open has the value 0.
     sizes = [dim.dim_value for dim in tensor.shape.dim]
     if len(sizes) not in (2, 4):
-        raise ValueError(f"input {inputs[0].name!r} of {path} has {len(sizes)} dimensions; the accelerator takes "
+        raise ValueError(f"{what} has {len(sizes)} dimensions; the accelerator takes "
                          f"pictures (batch, channels, rows, columns) or vectors (batch, features)")
     if min(sizes) < 0:
-        raise ValueError(f"input {inputs[0].name!r} of {path} has a size below 0 ({'x'.join(map(str, sizes))})")
+        raise ValueError(f"{what} has a size below 0 ({'x'.join(map(str, sizes))})")
     if sizes[0] > 1:
-        raise ValueError(f"input {inputs[0].name!r} of {path} is a batch of {sizes[0]}; export it with a batch of 1")
+        raise ValueError(f"{what} is a batch of {sizes[0]}; export it with a batch of 1")
     if shape is not None:
         if len(shape) != len(sizes) - 1 or any(old not in (0, new) for old, new in zip(sizes[1:], shape, strict=False)):
             given, own = ("x".join(map(str, numbers)) for numbers in (shape, sizes[1:]))
-            raise ValueError(f"shape {given} does not fit input {inputs[0].name!r} of {path}, which is {own} "
-                             f"(0: open)")
+            raise ValueError(f"shape {given} does not fit {what}, which is {own} (0: open)")
         sizes[1:] = shape
     if 0 in sizes[1:]:
-        raise ValueError(f"input {inputs[0].name!r} of {path} has open dimensions ({'x'.join(map(str, sizes[1:]))}, "
+        raise ValueError(f"{what} has open dimensions ({'x'.join(map(str, sizes[1:]))}, "
                          f"0: open); give them, such as --shape 3x224x224")
     for dim, size in zip(tensor.shape.dim, [1, *sizes[1:]], strict=True):
         dim.dim_value = size

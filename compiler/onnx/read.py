@@ -16,7 +16,7 @@ from onnx.reference import ReferenceEvaluator
 
 from golden.postprocess import value_limits
 
-from ..errors import first_line
+from ..errors import first_line, quoted
 from ..model import (
     Add,
     Affine,
@@ -126,7 +126,7 @@ def read_proto(proto: onnx.ModelProto, name: str) -> tuple[Model, HostPart]:
 
 def describe(node: onnx.NodeProto) -> str:
     """A node as messages name it."""
-    return f"{node.op_type} node {node.name or (node.output[0] if node.output else '')!r}"
+    return f"{node.op_type} node {quoted(node.name or (node.output[0] if node.output else ''))}"
 
 
 @dataclass
@@ -157,7 +157,7 @@ class _Reader:
     def _add_input(self, name, sizes):
         """The input map: (C, H, W), also where the file has pictures as rows, columns, channels."""
         shape = tuple(sizes[1:]) if len(sizes) == 4 else (sizes[1], 1, 1)
-        self._check_size(f"input {name!r}", shape)
+        self._check_size(f"input {quoted(name)}", shape)
         index = np.arange(np.prod(shape)).reshape(sizes)
         if self._channels_last(name, len(sizes)):
             shape = (sizes[3], *sizes[1:3])
@@ -186,7 +186,8 @@ class _Reader:
     def _read_node(self, node):
         for name in node.input:
             if name and name not in self.tensors:
-                raise ValueError(f"{describe(node)} reads {name!r}, which is not supported as an input or is missing")
+                raise ValueError(f"{describe(node)} reads {quoted(name)}, which is not supported as an input or is "
+                                 f"missing")
         inputs = [self.tensors[name] if name else None for name in node.input]
         hosts = [entry for entry in inputs if isinstance(entry, Host)]
         if hosts:
@@ -259,6 +260,10 @@ class _Reader:
                 raise ValueError(f"{describe(node)} has {what} with values that are not finite (NaN or infinite)")
         operator = kind(name, tuple(inputs), describe(node), **fields)
         self.shapes[name] = output_shape(operator, self.shapes)
+        for what in ("kernel", "stride", "pad", "dilation"):
+            if (largest := max(fields.get(what) or (0,))) > MOST_VALUES:
+                raise ValueError(f"{describe(node)} has a {what} of {largest}, the limit is {MOST_VALUES:,}: export it "
+                                 f"with one that is not longer than the map")
         self._check_size(describe(node), self.shapes[name])
         self.operators.append(operator)
         if isinstance(operator, MaxPool | Select) and operator.inputs[0] in self.grids:
@@ -299,8 +304,8 @@ class _Reader:
             return tensor.value
         inside = index >= 0
         rows, columns, used = (np.flatnonzero(inside.any(axis)) for axis in ((0, 2), (0, 1), (1, 2)))
-        refusal = ValueError(f"{describe(node)} takes values of {tensor.value!r} in an order that is not supported: "
-                             f"not whole channels, or rows and columns other than every n-th")
+        refusal = ValueError(f"{describe(node)} takes values of {quoted(tensor.value)} in an order that is not "
+                             f"supported: not whole channels, or rows and columns other than every n-th")
         if not used.size:
             raise refusal
         pad = (rows[0], columns[0], index.shape[1] - 1 - rows[-1], index.shape[2] - 1 - columns[-1])
@@ -632,11 +637,12 @@ class _Reader:
         finals = [entry.name for entry in graph.output]
         for name in finals:
             if name not in self.tensors:
-                raise ValueError(f"output {name!r} is not supported: it is a further output of its node; leave it out")
+                raise ValueError(f"output {quoted(name)} is not supported: it is a further output of its node; "
+                                 f"leave it out")
             if isinstance(self.tensors[name], Integers):
-                raise ValueError(f"output {name!r} is of integers; end the network with its DequantizeLinear")
+                raise ValueError(f"output {quoted(name)} is of integers; end the network with its DequantizeLinear")
             if not isinstance(self.tensors[name], Tensor | Host):
-                raise ValueError(f"output {name!r} is constant; leave it out")
+                raise ValueError(f"output {quoted(name)} is constant; leave it out")
             for maker in graph.node:
                 if name in maker.output and isinstance(self.tensors[name], Tensor):
                     self.tensors[name] = self._settle(self.tensors[name], maker)
@@ -650,7 +656,8 @@ class _Reader:
         for name in arranged:
             tensor = self.tensors[name]
             if tensor.index.min() < 0:
-                raise ValueError(f"{name!r} is padded with zeros before the host's part; end the network before that")
+                raise ValueError(f"{quoted(name)} is padded with zeros before the host's part; end the network before "
+                                 f"that")
             prefix += [helper.make_node("Reshape", [f"{tensor.value}.map", "all"], [f"{name}.flat"]),
                        helper.make_node("Constant", [], [f"{name}.index"],
                                         value=numpy_helper.from_array(tensor.index)),
@@ -665,7 +672,7 @@ class _Reader:
             [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in finals], constants)
         proto = helper.make_model(host, opset_imports=self.proto.opset_import, ir_version=self.proto.ir_version)
         names = [describe(node) for node in nodes]
-        names += [f"order of the values of output {name!r}" for name in finals
+        names += [f"order of the values of output {quoted(name)}" for name in finals
                   if isinstance(self.tensors[name], Tensor) and not self._is_map(self.tensors[name])]
         return tuple(values), HostPart(proto, tuple(names))
 

@@ -3,7 +3,7 @@ import numpy as np
 import onnx
 import onnxruntime
 
-from ..errors import first_line
+from ..errors import first_line, quoted
 from ..model import Model, Round
 from .read import HostPart
 
@@ -31,7 +31,7 @@ def run_file(proto: onnx.ModelProto, x: np.ndarray) -> list[np.ndarray]:
         return session.run(None, {source.name: x.reshape(source.shape).astype(kind)})
     except Exception as error:
         # It has error types of its own, without a common one.
-        raise ValueError(f"ONNX Runtime cannot run network {proto.graph.name!r}: {first_line(error)}") from None
+        raise ValueError(f"ONNX Runtime cannot run network {quoted(proto.graph.name)}: {first_line(error)}") from None
 
 
 def run_host(host: HostPart, model: Model, values: dict[str, np.ndarray]) -> list[np.ndarray]:
@@ -48,16 +48,17 @@ def largest_difference(proto: onnx.ModelProto, model: Model, host: HostPart, x: 
     expected = run_file(proto, np.asarray(x, np.float32))
     for entry, values in zip(proto.graph.output, expected, strict=True):
         if np.asarray(values).dtype.kind not in "fiub" or not values.size:
-            raise ValueError(f"output {entry.name!r} of the network holds no numbers; leave it out")
+            raise ValueError(f"output {quoted(entry.name)} of the network holds no numbers; leave it out")
         if not np.isfinite(values).all():
-            raise ValueError(f"output {entry.name!r} of the network has values that are not finite (NaN or infinite) "
-                             f"for a calibration input: train it again, or give inputs of the range that it takes")
+            raise ValueError(f"output {quoted(entry.name)} of the network has values that are not finite (NaN or "
+                             f"infinite) for a calibration input: train it again, or give inputs of the range that it "
+                             f"takes")
     found = run_host(host, model, model.run(model.input_map(np.asarray(x, np.float32))))
     for entry, values in zip(proto.graph.output, found, strict=True):
         # Folding multiplies weights that the file keeps apart.
         if not np.isfinite(values).all():
-            raise ValueError(f"weights in front of output {entry.name!r} are so large that their products do not fit "
-                             "float32: train the network again, or divide them")
+            raise ValueError(f"weights in front of output {quoted(entry.name)} are so large that their products do not "
+                             "fit float32: train the network again, or divide them")
     found, expected = ([np.asarray(values, float).reshape(-1) for values in outputs] for outputs in (found, expected))
     return max(float(np.abs(one - other).max() / max(np.abs(other).max(), 1e-30))
                for one, other in zip(found, expected, strict=True))

@@ -143,6 +143,18 @@ def test_open_dimensions(tmp_path):
     assert read_proto(load_proto(path, (3, 20, 30)), "net")[0].input_shape == (3, 20, 30)
 
 
+@pytest.mark.parametrize("letter", [b"n", b"\xff"], ids=["text", "not text"])
+def test_long_names_are_cut(tmp_path, letter):
+    proto = small()
+    weights = proto.graph.initializer[0]
+    weights.CopyFrom(onnx.numpy_helper.from_array(np.full((4, 3, 3, 3), np.nan, np.float32), "n" * 5000))
+    path = tmp_path / "net.onnx"
+    path.write_bytes(proto.SerializeToString().replace(b"n" * 5000, letter * 5000))
+    with pytest.raises(ValueError, match="has weights b?'[n\\\\xf]* ... [n\\\\xf]*' with values") as error:
+        load_proto(path)
+    assert len(str(error.value)) < 400 + len(str(path))
+
+
 def gated(g):
     x = g.conv("x", 4)
     return g.node("Mul", x, g.node("Sigmoid", x))
@@ -170,6 +182,8 @@ def trained(g):
      "Add node 'n3' adds maps of shapes (1, 3, 7, 9) and (1, 3, 1, 1)"),
     (lambda g: g.node("AveragePool", "x", kernel_shape=[3, 3], pads=[1, 1, 1, 1]),
      "AveragePool node 'n0' divides by fewer values at the border"),
+    (lambda g: g.node("AveragePool", "x", kernel_shape=[9, 3], strides=[1 << 40, 1]),
+     "AveragePool node 'n0' has a stride of 1099511627776, the limit is"),
     (lambda g: g.node("MaxPool", "x", kernel_shape=[2, 2], dilations=[2, 2]),
      "only pools of pictures without dilation"),
     (lambda g: g.conv(g.node("Pad", "x", g.constant([0, 0, 1, 1, 0, 0, 1, 1], np.int64), mode="reflect"), 3),

@@ -52,6 +52,15 @@ def test_powers_of_two_are_exact(build, seed):
     np.testing.assert_array_equal(found, expected, err_msg=f"seed {seed}")
 
 
+def test_bounds_that_the_next_scale_rounds_away_from_zero_are_exact():
+    graph = QuantisedGraph(opset=13, seed=0)
+    # 7 quarters become 4 halves, and their differences up to 8.
+    x = graph.quantised(graph.quantised("x", 2**-2, bounds=(-7, 7)), 2**-1)
+    found, expected = compare(graph, graph.node("MaxPool", x, kernel_shape=[3, 3]), 0)
+    assert found.max() == 4
+    np.testing.assert_array_equal(found, expected)
+
+
 @settings(max_examples=40, deadline=None, derandomize=True)
 @given(steps=QUANTISED_GRIDS, seed=st.integers(0, 2**32 - 1), config=st.sampled_from([TINY, NULLHOP]))
 def test_any_bit_width_is_exact(steps, seed, config):

@@ -160,6 +160,21 @@ def test_channels_of_zeros_and_of_bias_alone(config):
     np.testing.assert_allclose(values[:, 0, 0], [0, 0.5, 1], atol=0.01)
 
 
+@pytest.mark.parametrize(("config", "limit"), [(TINY, 30), (NULLHOP, 70)], ids=["8 bit", "16 bit"])
+def test_maps_that_are_always_zero_leave_the_others_their_bits(config, limit):
+    def one(weight):
+        return np.full((1, 1, 1, 1), weight)
+    x = np.random.default_rng(0).uniform(0, 1e-3, (1, 8, 8))
+    network = Network("n", (1, 8, 8), [
+        Layer("live", [Slice("input", 0, 1)], one(1.0), output=Target("m")),
+        Layer("dead", [Slice("input", 0, 1)], one(-1.0), output=Target("m", 16)),
+        Layer("sum", [Slice("m", 0, 17)], np.ones((1, 17, 1, 1)))])
+    quantised = quantise(network, [x], config)
+    maps = run_network(quantised, quantised.quantise_input(x))[0]
+    assert not maps["m"][16].any()
+    assert noise_ratio(network.run_float(x)["sum"], quantised.dequantise("sum", maps["sum"])) > limit
+
+
 def test_a_bias_far_above_the_weights_does_not_wrap():
     layer = Layer("a", [Slice("input", 0, 1)], np.full((1, 1, 1, 1), 1e-12), np.array([1000.0]))
     quantised = quantise(Network("n", (1, 1, 1), [layer]), [np.ones((1, 1, 1))], TINY)
