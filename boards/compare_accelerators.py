@@ -27,7 +27,6 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from compiler.pipeline import CompilerFault
 from compiler.progress import Stages
 from hw.config import AcceleratorConfig
 from hw.configs import get_config
@@ -41,10 +40,10 @@ from .workload import (
     ShapeOption,
     SizeOption,
     StdOption,
+    exit_status,
     load_workload,
 )
 
-FAILED, UNUSABLE = 1, 2
 PUBLISHED = Path(__file__).with_name("published.json")
 DATAFLOWS = {"ws": "weights", "os": "outputs", "is": "inputs"}
 #: Lines that the table has before the total, and letters of a name in it.
@@ -330,7 +329,7 @@ def compare(
       zeroskip compare digits --config tiny
     """
     console = Console()
-    try:
+    with exit_status():
         if Path(target).is_dir() or target.endswith(".json"):
             run = from_report(Path(target))
         else:
@@ -351,9 +350,3 @@ def compare(
         if export is not None:
             export.write_text(topology(run.works))
             console.print(f"wrote {export}", highlight=False, markup=False, soft_wrap=True)
-    except (ValueError, OSError) as error:
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(UNUSABLE) from None
-    except CompilerFault as error:
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(FAILED) from None

@@ -14,7 +14,6 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from compiler.pipeline import CompilerFault
 from compiler.progress import Stages
 from compiler.tile import choose_tiling
 from hw.config import AcceleratorConfig
@@ -30,10 +29,10 @@ from .workload import (
     SizeOption,
     StdOption,
     Workload,
+    exit_status,
     load_workload,
 )
 
-FAILED, UNUSABLE = 1, 2
 #: The fullest design that the open flow has routed at the board's clock, `tiny` on an xc7z010, takes 65 % of its LUTs
 #: (docs/results/synthesis.md).
 SHARE = 0.7
@@ -235,7 +234,7 @@ def explore(
       make sim NET=digits CONFIG=best.json
     """
     console = Console()
-    try:
+    with exit_status():
         chosen = get_board(board)
         if chosen.chip not in CHIPS:
             raise ValueError(f"{board} has a {chosen.chip}, which the resource model does not cover; choose one of "
@@ -250,9 +249,3 @@ def explore(
             write_config(front[0].config, output)
             console.print(f"wrote {output}: {front[0].config.name}; next: make sim CONFIG={output}, make bitstream "
                           f"BOARD={board} CONFIG={output}", highlight=False, markup=False, soft_wrap=True)
-    except (ValueError, OSError) as error:
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(UNUSABLE) from None
-    except CompilerFault as error:
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(FAILED) from None

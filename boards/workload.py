@@ -3,7 +3,8 @@
 Nothing is simulated: cycles and traffic come from the cycle model, which equals the counters of the RTL
 (docs/cycle-model.md).
 """
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,7 +19,7 @@ from compiler.emit import Program, compile_network
 from compiler.graph import Network
 from compiler.lower import lower
 from compiler.nodes import Node, network_nodes
-from compiler.pipeline import DENSITY_INPUTS, check_onnx, map_densities, read_onnx
+from compiler.pipeline import DENSITY_INPUTS, CompilerFault, check_onnx, map_densities, read_onnx
 from compiler.quantise import quantise
 from golden.cycle_model import ModelledRun, model_network
 from golden.layer import LayerResult
@@ -26,6 +27,9 @@ from golden.network import QuantisedNetwork, run_network
 from hw.config import AcceleratorConfig
 
 from .sim.jobs import DigitsJob, HedJob
+
+#: Exit status: the compiler is at fault; the input is not usable.
+FAULT, UNUSABLE = 1, 2
 
 # Options of the commands that take a network; they are the arguments of load_workload.
 SizeOption = Annotated[str | None, typer.Option(
@@ -137,3 +141,14 @@ def load_workload(model: str, *, size: str | None = None, calib: Path | None = N
         return lowered.network, tuple(node for node in network_nodes(network.model, lowered) if node.layers)
 
     return Workload(network.model.name, build, lambda config: (config.block, config.lanes), maps, maps[0])
+
+
+@contextmanager
+def exit_status() -> Iterator[None]:
+    """What goes wrong inside becomes a sentence and the exit status of the command: input that cannot be used
+    (``ValueError``, ``OSError``), or a :class:`~compiler.pipeline.CompilerFault`."""
+    try:
+        yield
+    except (ValueError, OSError, CompilerFault) as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(FAULT if isinstance(error, CompilerFault) else UNUSABLE) from None
