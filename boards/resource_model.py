@@ -163,7 +163,11 @@ class Model:
     flip_flops: tuple[float, ...]
 
     def resources(self, config: AcceleratorConfig, part: str = "design") -> Resources:
-        """What ``part`` of the design with ``config`` takes."""
+        """What ``part`` of the design with ``config`` takes; ``ValueError`` for the intersect array, of which there
+        are no synthesis runs."""
+        if config.intersect:
+            raise ValueError(f"the resource model knows the broadcast array only, and configuration {config.name} has "
+                             f"the intersect array; make resources CONFIG={config.name} synthesises it")
         blocks, luts = memory_cells(part, config)
         values = np.array(terms(part, config))
         return Resources(round(float(values @ self.luts)) + luts, round(float(values @ self.flip_flops)),

@@ -91,7 +91,8 @@ def main(config: Annotated[str, typer.Option(help="A name, or a file (docs/confi
     for chip, budget in CHIPS.items():
         table.add_row(chip, *(f"{100 * share:.0f} %" for share in found.shares(budget)))
     console.print(table)
-    console.print(f"{found.luts / chosen.total_lanes:.0f} LUTs a lane, {chosen.total_lanes} lanes")
+    unit = "PE" if chosen.intersect else "lane"
+    console.print(f"{found.luts / chosen.total_lanes:.0f} LUTs a {unit}, {chosen.total_lanes} {unit}s")
 
 
 if __name__ == "__main__":

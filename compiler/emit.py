@@ -7,23 +7,25 @@ A layer writes whole blocks of channels: every target starts at a multiple of ``
 has one writer. The blocks that a layer reads lie at one distance from each other: those of one slice, or one block each
 of two maps. Maps that are read together get segments of the same size.
 
-Source: golden/README.md, "Weight image", "Loop order"; hw/descriptor.py.
+Source: golden/README.md, "Loop order"; hw/descriptor.py.
 """
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
 import numpy as np
 
-from golden.formats import MAP_ALIGNMENT, MapPlan, decode, encode, plan_map
-from golden.layer import QuantisedLayer, Slice
+from golden.formats import MAP_ALIGNMENT, MapPlan, decode, dense_channels, encode, plan_map
+from golden.layer import Slice
 from golden.network import QuantisedNetwork, linked, run_network
 from golden.postprocess import value_limits
-from golden.tiling import Tiling, ceil_div, chunk_spans
+from golden.tiling import Tiling, ceil_div
 from hw.config import AcceleratorConfig
 from hw.descriptor import DESCRIPTOR_BYTES, pack
 from hw.registers import LOG_BYTES
 
+from .phases import MAX_CLASSES, choose_phases, stops_exactly
 from .tile import DENSITY, Choice, choose_tiling
+from .weights import weight_image
 
 #: Weight images start at multiples of this: no first burst is cut at 4 KiB for want of alignment.
 WEIGHT_ALIGNMENT = 64
@@ -103,7 +105,8 @@ class _Region:
 
 
 def compile_network(quantised: QuantisedNetwork, config: AcceleratorConfig, *, base_address: int = 0x1000_0000,
-                    tilings: dict[str, Tiling] | None = None, densities: dict[str, float] | None = None) -> Program:
+                    tilings: dict[str, Tiling] | None = None, densities: dict[str, float] | None = None,
+                    negative_classes: int = 3) -> Program:
     """The program that runs ``quantised`` on ``config``.
 
     Parameters
@@ -117,25 +120,30 @@ def compile_network(quantised: QuantisedNetwork, config: AcceleratorConfig, *, b
         Use these for the layers named, instead of searching.
     densities : dict of str to float, optional
         Fraction of non-zero values of the maps named, for the cost of a tiling.
+    negative_classes : int
+        Intersect array: classes of negative weights, 0 to 6, that a layer has at most where a sum that is known to give
+        0 is stopped (:mod:`compiler.phases`). 0: nothing is stopped, zeros are skipped only.
 
     Raises
     ------
     ValueError
-        The widths differ, a layer reads or writes what the hardware cannot address, a layer does not fit, or the region
-        exceeds 32-bit addresses.
+        The widths differ, ``negative_classes`` is out of range, a layer reads or writes what the hardware cannot
+        address, a layer does not fit, or the region exceeds 32-bit addresses.
     """
     if quantised.value_width != config.value_width:
         raise ValueError(f"the network has {quantised.value_width}-bit values, configuration {config.name} "
                          f"{config.value_width}-bit ones")
     if base_address % MAP_ALIGNMENT:
         raise ValueError(f"base_address must be a multiple of {MAP_ALIGNMENT}, not {base_address:#x}")
+    if not 0 <= negative_classes <= MAX_CLASSES:
+        raise ValueError(f"negative_classes must be 0 to {MAX_CLASSES}, not {negative_classes}")
     _check_targets(quantised, config)
     _check_signs(quantised)
     region = _Region(base_address)
     layers = [_with_whole_blocks(layer, quantised, config) for layer in quantised.layers]
     descriptors = region.take(DESCRIPTOR_BYTES * len(layers), MAP_ALIGNMENT)
     log = region.take(LOG_BYTES * len(layers), LOG_BYTES)
-    choices = _choose(quantised, layers, config, tilings or {}, densities or {})
+    choices = _choose(quantised, layers, config, tilings or {}, densities or {}, negative_classes)
     segments, addresses = [], {}
     for layer in layers:
         image = weight_image(layer, choices[layer.name].tiling, config)
@@ -208,36 +216,7 @@ def _has_writer(quantised, name, first, end):
                for layer in quantised.layers for target in layer.targets)
 
 
-def weight_image(layer: QuantisedLayer, tiling: Tiling, config: AcceleratorConfig) -> bytes:
-    """Scales and weights of a layer in the order in which the hardware reads them."""
-    parts = []
-    out_channels, channels, kernel_rows, _ = layer.weights.shape
-    for first, end in chunk_spans(out_channels, config.lanes):
-        parts.append(_scale_image(layer, first, end, config))
-        for channel, channel_end in chunk_spans(channels, tiling.chunk_channels):
-            for row, row_end in chunk_spans(kernel_rows, tiling.chunk_rows):
-                parts.append(_chunk_image(layer.weights[first:end, channel:channel_end, row:row_end], config))
-    return b"".join(parts)
-
-
-def _scale_image(layer, first, end, config):
-    """Two beats for each lane: the bias; the scale, and the shift from bit 32 on."""
-    beats = np.zeros((ceil_div(end - first, config.block) * config.block, 2), "<i8")
-    beats[:end - first, 0] = layer.bias[first:end]
-    beats[:end - first, 1] = layer.scale[first:end] | layer.shift[first:end] << 32
-    return beats.tobytes()
-
-
-def _chunk_image(weights, config):
-    """Whole beats of lane 0, 1, 2 ... for each tap and channel of ``weights[lanes, channels, rows, columns]``."""
-    lanes, channels, rows, columns = weights.shape
-    width = ceil_div(lanes, config.values_per_beat) * config.values_per_beat
-    image = np.zeros((rows, columns, channels, width), f"<i{config.value_width // 8}")
-    image[..., :lanes] = weights.transpose(2, 3, 1, 0)
-    return image.tobytes()
-
-
-def _choose(quantised, layers, config, tilings, densities):
+def _choose(quantised, layers, config, tilings, densities, negative_classes):
     """A :class:`Choice` for each of ``layers``."""
     dense_shift = _input_shift(quantised, config)
     choices = {}
@@ -245,9 +224,11 @@ def _choose(quantised, layers, config, tilings, densities):
         dense = layer.inputs[0].map == quantised.input_name and dense_shift is not None
         geometry = layer.geometry(dense_shift if dense else None)
         known = {"density_in": _density_in(layer, quantised, densities),
-                 "density_out": densities.get(layer.output.map, DENSITY)}
+                 "density_out": densities.get(layer.output.map, DENSITY),
+                 "density_weights": np.count_nonzero(layer.weights) / layer.weights.size}
+        phases = choose_phases(layer, config, known["density_in"], negative_classes)
         try:
-            choice = choose_tiling(geometry, config, tiling=tilings.get(layer.name), **known)
+            choice = choose_tiling(geometry, config, phases=phases, tiling=tilings.get(layer.name), **known)
         except ValueError as error:
             raise ValueError(f"layer {layer.name}: {error}") from None
         if choice.tiles > MAX_TILES:
@@ -269,7 +250,7 @@ def _input_shift(quantised, config):
     name, channels = quantised.input_name, quantised.input_shape[0]
     alone = all(layer.inputs == (Slice(name, 0, channels),) for layer in quantised.layers
                 if any(part.map == name for part in layer.inputs))
-    return (channels - 1).bit_length() if channels <= config.block and alone else None
+    return (channels - 1).bit_length() if channels <= dense_channels(config) and alone else None
 
 
 def _place_maps(quantised, config, region):
@@ -316,12 +297,13 @@ def _descriptor(layer, choice, weight_address, maps, config):
         "clamp_low": layer.low, "clamp_high": layer.high, "pool": layer.pool, "write_full": layer.write_full,
         "in_address": in_address, "in_row_bytes": source.row_bytes, "in_segment_bytes": source.segment_bytes,
         "in_block_bytes": in_block_bytes, "tile_overlap": geometry.tile_overlap, "weight_address": weight_address,
+        "stop_phase": int(tiling.phases > 1 and stops_exactly(layer)), "predict": 0,
         **_target_fields("full", layer.full if layer.pool else layer.output, maps, config),
         **_target_fields("pool", layer.output if layer.pool else None, maps, config),
     }
     for name in ("in_height", "in_width", "in_channels", "kernel_rows", "kernel_columns", "stride", "pad_top",
                  "pad_left", "out_height", "out_width", "out_channels"):
         fields[name] = getattr(geometry, name)
-    for name in ("chunk_channels", "chunk_rows", "tile_rows", "tile_columns", "tiles_per_pass", "passes"):
+    for name in ("chunk_channels", "chunk_rows", "tile_rows", "tile_columns", "tiles_per_pass", "passes", "phases"):
         fields[name] = getattr(tiling, name)
     return pack(fields)

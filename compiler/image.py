@@ -32,12 +32,17 @@ NO_LAYER = 0xFFFF
 def capability(config: AcceleratorConfig) -> int:
     """Value of the register ``capability`` of an accelerator of ``config``."""
     fields = {field.name: field for field in register("capability").fields}
-    return sum(getattr(config, name) << fields[name].low for name in ("groups", "lanes", "value_width", "block"))
+    values = {name: getattr(config, name) for name in ("groups", "lanes", "value_width", "block")}
+    return sum(value << fields[name].low for name, value in (values | {"array": int(config.intersect)}).items())
 
 
 def image_bytes(program: Program) -> bytes:
-    """The network image of ``program``; ``ValueError`` for a name that is too long or a map without a scale."""
+    """The network image of ``program``; ``ValueError`` for a name that is too long, a map without a scale, or a
+    configuration with the intersect array."""
     network, config = program.network, program.config
+    if config.intersect:
+        raise ValueError(f"the drivers do not know the intersect array yet, which configuration {config.name} has; "
+                         f"choose a configuration with the broadcast array for a network image")
     tables = HEADER_BYTES + SEGMENT_ENTRY.size * len(program.segments) + MAP_ENTRY.size * len(program.maps)
     entries, contents = [], []
     place = ceil_div(tables, SEGMENT_ALIGNMENT) * SEGMENT_ALIGNMENT

@@ -16,10 +16,12 @@ from golden.tiling import (
     Tiling,
     ceil_div,
     check_tiling,
+    keeps_sums,
     pass_windows,
     pooled_length,
     row_loads,
     segment_loads,
+    stored_channels,
     tile_spans,
 )
 from hw.config import LOCAL_BITS, SEGMENT, AcceleratorConfig
@@ -57,9 +59,10 @@ class Choice:
         channel_chunks = ceil_div(geometry.in_channels, tiling.chunk_channels)
         row_chunks = ceil_div(geometry.kernel_rows, tiling.chunk_rows)
         rows, columns = self._tile_counts()
-        stages = ", ".join(f"{name} {getattr(cost, name):.0f}"
-                           for name in ("compute", "drain", "read", "write", "fill"))
-        return (f"chunks {channel_chunks} x {row_chunks} "
+        names = ["compute", "drain", "read", "write", "fill", *(["unpack"] if cost.unpack else [])]
+        stages = ", ".join(f"{name} {getattr(cost, name):.0f}" for name in names)
+        phases = f"phases {tiling.phases}; " if tiling.phases > 1 else ""
+        return (f"{phases}chunks {channel_chunks} x {row_chunks} "
                 f"(of {tiling.chunk_channels} channels x {tiling.chunk_rows} rows); "
                 f"tiles {rows} x {columns} (of {tiling.tile_rows} x {tiling.tile_columns} windows, "
                 f"{self.slots} of {self.tile_slots} slots); {tiling.passes} passes of {tiling.tiles_per_pass} tiles\n"
@@ -67,28 +70,31 @@ class Choice:
 
 
 def choose_tiling(geometry: Geometry, config: AcceleratorConfig, *, density_in: float = DENSITY,
-                  density_out: float = DENSITY, tiling: Tiling | None = None) -> Choice:
-    """The cheapest tiling of a layer, or the given one; ``ValueError`` if none fits."""
-    tiling = tiling or _search(geometry, config, density_in, density_out)
+                  density_out: float = DENSITY, density_weights: float = 1.0, phases: int = 1,
+                  tiling: Tiling | None = None) -> Choice:
+    """The cheapest tiling of a layer with ``phases`` phases of its weights, or the given one; ``ValueError`` if none
+    fits. Densities are fractions of non-zero values."""
+    densities = {"density_in": density_in, "density_out": density_out, "density_weights": density_weights}
+    tiling = tiling or _search(geometry, config, densities, phases)
     check_tiling(geometry, tiling, config)
-    cost = estimate(geometry, tiling, config, density_in=density_in, density_out=density_out)
+    cost = estimate(geometry, tiling, config, **densities)
     slots = (max(map(max, row_loads(geometry, tiling.tile_rows, tiling.chunk_rows)))
              * max(segment_loads(geometry, tiling.tile_columns)) * ceil_div(tiling.chunk_channels, config.block))
     return Choice(geometry, tiling, cost, slots, config.tile_slots, density_in, density_out)
 
 
-def _search(geometry, config, density_in, density_out):
+def _search(geometry, config, densities, phases):
     """The cheapest tiling."""
     columns = _column_candidates(geometry, config)
     best_cost, best = np.inf, None
     for chunk_channels, chunk_rows in _chunk_candidates(geometry, config):
-        cost, candidate = _cheapest(geometry, config, chunk_channels, chunk_rows, columns, density_in, density_out)
+        cost, candidate = _cheapest(geometry, config, chunk_channels, chunk_rows, columns, densities, phases)
         if cost < best_cost:
             best_cost, best = cost, candidate
     if best is None:
         raise ValueError(f"no tile of a {geometry.kernel_rows} x {geometry.kernel_columns} kernel fits configuration "
                          f"{config.name} (weight_depth {config.weight_depth}, tile_slots {config.tile_slots})")
-    return _with_passes(geometry, config, *best)
+    return _with_passes(geometry, config, *best, phases)
 
 
 def _chunk_candidates(geometry, config):
@@ -99,7 +105,8 @@ def _chunk_candidates(geometry, config):
     for rows in range(1, geometry.kernel_rows + 1):
         for step in steps:
             count = ceil_div(channels, step), ceil_div(geometry.kernel_rows, rows)
-            if count not in seen and rows * geometry.kernel_columns * step <= config.weight_depth:
+            depth = rows * geometry.kernel_columns * stored_channels(step, config)
+            if count not in seen and depth <= config.weight_depth:
                 seen.add(count)
                 yield step, rows
 
@@ -136,7 +143,7 @@ def _row_candidates(geometry, chunk_rows):
     return np.array(rows).T[..., None]
 
 
-def _cheapest(geometry, config, chunk_channels, chunk_rows, column_candidates, density_in, density_out):
+def _cheapest(geometry, config, chunk_channels, chunk_rows, column_candidates, densities, phases):
     """Cost and ``(chunk_channels, chunk_rows, tile_rows, tile_columns)`` of the cheapest tile for a cut into chunks."""
     tile_rows, most_rows, all_rows, row_windows, most_row_windows, row_tiles = _row_candidates(geometry, chunk_rows)
     tile_columns, most_segments, all_segments, windows, most_windows, column_tiles = column_candidates
@@ -146,7 +153,7 @@ def _cheapest(geometry, config, chunk_channels, chunk_rows, column_candidates, d
     fits = ((most_rows * most_segments * blocks <= config.tile_slots)
             & (most_rows < 1 << LOCAL_BITS) & (most_segments < 1 << LOCAL_BITS))
     passes = 1
-    if chunks > 1:
+    if keeps_sums(chunks * phases, config):
         room = config.groups * config.sum_windows
         per_pass = np.where(windows <= room, tiles, room // (most_row_windows * most_windows))
         fits = fits & (per_pass > 0)
@@ -155,22 +162,24 @@ def _cheapest(geometry, config, chunk_channels, chunk_rows, column_candidates, d
         return np.inf, None
     slots = all_rows * all_segments * ceil_div(geometry.in_channels, config.block)
     cost = estimate_tiled(geometry, config, chunk_channels=chunk_channels, chunk_rows=chunk_rows, tiles=tiles,
-                          windows=windows, passes=passes, slots=slots, density_in=density_in, density_out=density_out)
+                          windows=windows, passes=passes, slots=slots, phases=phases, **densities)
     total = np.where(fits, cost.cycles + TIE * (cost.compute + cost.read), np.inf)
     row, column = np.unravel_index(np.argmin(total), total.shape)
     return total[row, column], (chunk_channels, chunk_rows, int(tile_rows[row, 0]), int(tile_columns[column]))
 
 
-def _with_passes(geometry, config, chunk_channels, chunk_rows, tile_rows, tile_columns):
+def _with_passes(geometry, config, chunk_channels, chunk_rows, tile_rows, tile_columns, phases):
     """The tiling with as few passes as the partial sums allow, all of about the same length."""
     tiles = (len(tile_spans(geometry.out_height, tile_rows, geometry.tile_overlap))
              * len(tile_spans(geometry.out_width, tile_columns, geometry.tile_overlap)))
     chunks = ceil_div(geometry.in_channels, chunk_channels) * ceil_div(geometry.kernel_rows, chunk_rows)
     total = pass_windows(geometry, Tiling(chunk_channels, chunk_rows, tile_rows, tile_columns, tiles, 1))[0]
-    fewest = 1 if chunks == 1 else ceil_div(total, config.groups * config.sum_windows)
+    limited = keeps_sums(chunks * phases, config)
+    fewest = ceil_div(total, config.groups * config.sum_windows) if limited else 1
     for passes in range(fewest, tiles + 1):
         per_pass = ceil_div(tiles, passes)
-        tiling = Tiling(chunk_channels, chunk_rows, tile_rows, tile_columns, per_pass, ceil_div(tiles, per_pass))
-        if chunks == 1 or max(pass_windows(geometry, tiling)) <= config.groups * config.sum_windows:
+        tiling = Tiling(chunk_channels, chunk_rows, tile_rows, tile_columns, per_pass, ceil_div(tiles, per_pass),
+                        phases)
+        if not limited or max(pass_windows(geometry, tiling)) <= config.groups * config.sum_windows:
             break
     return tiling

@@ -16,6 +16,12 @@ The four stages work at the same time, so the slowest sets the pace:
 * ``write``: beats of the slots of the output maps.
 * ``fill``: ``LAYER_CYCLES``, the first chunk of weights and the first tile: nothing overlaps with them.
 
+In the intersect array a window is ``lanes`` tasks, dealt to the PEs of a group. For each round a task takes
+``max(multiplications, map words) + TASK_CYCLES`` cycles; what stopping saves is not known beforehand and not counted.
+Input is read again for each phase, and there is a fifth stage:
+
+* ``unpack``: for each round and lane a cycle for the start, each map word and each 8 channels of a map word.
+
 Source: golden/README.md, "Loop order"; hw/README.md.
 """
 import math
@@ -23,13 +29,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hw.config import SEGMENT, AcceleratorConfig
+from hw.config import BEAT, SEGMENT, AcceleratorConfig
 
 from .layer import LayerResult
 from .tiling import Geometry, Tiling, ceil_div, chunk_spans, row_loads, segment_loads, tile_spans
 
-#: Cycles between windows of a group, cycles a tile costs every group, cycles to start and end a layer.
+#: Cycles between windows of a group, between tasks of a PE, cycles a tile costs every group, cycles to start and end a
+#: layer.
 WINDOW_CYCLES = 1
+TASK_CYCLES = 2
 TILE_CYCLES = 8
 LAYER_CYCLES = 400
 #: Standard deviation of a window's non-zero values, as a fraction of their mean, that the spread assumes.
@@ -38,22 +46,24 @@ VARIATION = 0.25
 
 @dataclass(frozen=True)
 class CycleEstimate:
-    """Cycles of each stage of a layer; arrays if the arguments were arrays."""
+    """Cycles of each stage of a layer; arrays if the arguments were arrays. ``unpack``: 0 in the broadcast array."""
     compute: float
     drain: float
     read: float
     write: float
     fill: float
+    unpack: float = 0
 
     @property
     def cycles(self):
         """Cycles of the layer."""
-        return np.maximum(np.maximum(self.compute, self.drain), np.maximum(self.read, self.write)) + self.fill
+        stages = np.maximum(np.maximum(self.compute, self.drain), np.maximum(self.read, self.write))
+        return np.maximum(stages, self.unpack) + self.fill
 
     @property
     def bound(self) -> str:
         """The slowest stage."""
-        return max(("compute", "drain", "read", "write"), key=lambda name: getattr(self, name))
+        return max(("compute", "drain", "read", "write", "unpack"), key=lambda name: getattr(self, name))
 
 
 def kinds(total: int, step: int) -> list[tuple[int, int]]:
@@ -89,8 +99,13 @@ def _mean_beats(channels, config, density):
     return config.map_beats + min(values / config.values_per_beat + (0.5 if values else 0), config.value_beats)
 
 
+def unpack_cycles(words: int, config: AcceleratorConfig) -> int:
+    """Cycles that the weights of a lane and round, ``words`` map words, take to unpack in the intersect array."""
+    return 1 + words * (1 + config.block_groups)
+
+
 def weight_beats(geometry: Geometry, config: AcceleratorConfig) -> int:
-    """Beats of all weights of a layer, read once."""
+    """Beats of all weights of a layer of the broadcast array, read once."""
     weights = geometry.kernel_rows * geometry.kernel_columns * geometry.in_channels
     return sum(count * ceil_div(lanes, config.values_per_beat)
                for lanes, count in kinds(geometry.out_channels, config.lanes)) * weights
@@ -112,7 +127,8 @@ def write_beats(geometry: Geometry, config: AcceleratorConfig, density: float) -
 
 
 def estimate_tiled(geometry: Geometry, config: AcceleratorConfig, *, chunk_channels: int, chunk_rows: int, tiles,
-                   windows, passes, slots, density_in: float, density_out: float) -> CycleEstimate:
+                   windows, passes, slots, density_in: float, density_out: float, phases: int = 1,
+                   density_weights: float = 1.0) -> CycleEstimate:
     """The estimate from the counts of a tiling; counts may be arrays (of candidates).
 
     Parameters
@@ -122,9 +138,13 @@ def estimate_tiled(geometry: Geometry, config: AcceleratorConfig, *, chunk_chann
     tiles, windows, passes : int or array
         Tiles, their windows (shared ones counted for each tile) and passes of a kernel block.
     slots : int or array
-        Slots loaded for a kernel block, by all chunks.
+        Slots loaded for a kernel block and phase, by all chunks.
     density_in, density_out : float
         Fractions of non-zero values; ``density_in`` over the taps inside of the map.
+    phases : int
+        Phases of the weights, each with an equal share of them.
+    density_weights : float
+        Fraction of non-zero weights: what the intersect array skips.
     """
     pass_windows = ceil_div(windows / passes, config.groups) * passes
     factor = spread(windows / tiles / config.groups, config.groups)
@@ -134,26 +154,49 @@ def estimate_tiled(geometry: Geometry, config: AcceleratorConfig, *, chunk_chann
                    for channels, channels_count in kinds(geometry.in_channels, chunk_channels)]
     chunks = sum(count for *_, count in chunk_kinds)
     blocks = kinds(geometry.out_channels, config.lanes)
+    loads = passes if chunks * phases > 1 else 1
     compute = drain = 0
     for lanes, block_count in blocks:
         words = ceil_div(lanes, config.block) * config.block_words
         drain = drain + block_count * windows * words
         for taps, channels, count in chunk_kinds:
-            work = max(taps * channels * density_in * inside, taps * ceil_div(channels, config.block) * inside, words)
-            compute = compute + block_count * count * (pass_windows * (work + WINDOW_CYCLES) * factor
-                                                       + tiles * TILE_CYCLES)
+            nonzeros = taps * channels * density_in * inside
+            map_words = taps * ceil_div(channels, config.block) * inside
+            if config.intersect:
+                task = max(nonzeros * density_weights / phases, map_words) + TASK_CYCLES
+                work = task * lanes / config.group_multipliers
+            else:
+                work = max(nonzeros, map_words, words) + WINDOW_CYCLES
+            compute = compute + block_count * count * phases * (pass_windows * work * factor + tiles * TILE_CYCLES)
     kernel_blocks = ceil_div(geometry.out_channels, config.lanes)
     beats = slot_read_beats(geometry, config, density_in)
-    read = (kernel_blocks * slots * beats + scale_beats(geometry, config)
-            + weight_beats(geometry, config) * (passes if chunks > 1 else 1))
     first_taps, first_channels, _ = chunk_kinds[0]
-    fill = (LAYER_CYCLES + slots * beats / chunks / tiles
-            + first_taps * first_channels * ceil_div(blocks[0][0], config.values_per_beat))
-    return CycleEstimate(compute, drain, read, write_beats(geometry, config, density_out), fill)
+    if config.intersect:
+        words, weights = _intersect_weights(geometry, config, chunk_kinds, phases, density_weights)
+        unpack = loads * geometry.out_channels * words
+        first_weights = blocks[0][0] * unpack_cycles(first_taps * ceil_div(first_channels, config.block), config)
+    else:
+        unpack, weights = 0, weight_beats(geometry, config)
+        first_weights = first_taps * first_channels * ceil_div(blocks[0][0], config.values_per_beat)
+    read = phases * kernel_blocks * slots * beats + scale_beats(geometry, config) + weights * loads
+    fill = LAYER_CYCLES + slots * beats / chunks / tiles + first_weights
+    return CycleEstimate(compute, drain, read, write_beats(geometry, config, density_out), fill, unpack)
+
+
+def _intersect_weights(geometry, config, chunk_kinds, phases, density):
+    """Cycles to unpack all rounds of a lane, and beats of all lanes and rounds, read once."""
+    cycles = beats = 0
+    for taps, channels, count in chunk_kinds:
+        words = taps * ceil_div(channels, config.block)
+        values = taps * channels * density / phases
+        cycles += phases * count * unpack_cycles(words, config)
+        # Rounding up to whole beats costs the values of a lane half a beat.
+        beats += phases * count * (1 + ceil_div(words * config.block, BEAT) + values / config.values_per_beat + 0.5)
+    return cycles, beats * geometry.out_channels
 
 
 def estimate(geometry: Geometry, tiling: Tiling, config: AcceleratorConfig, *, density_in: float,
-             density_out: float) -> CycleEstimate:
+             density_out: float, density_weights: float = 1.0) -> CycleEstimate:
     """The estimate of a layer with a tiling."""
     rows = tile_spans(geometry.out_height, tiling.tile_rows, geometry.tile_overlap)
     columns = tile_spans(geometry.out_width, tiling.tile_columns, geometry.tile_overlap)
@@ -164,7 +207,8 @@ def estimate(geometry: Geometry, tiling: Tiling, config: AcceleratorConfig, *, d
     slots = loads * sum(segment_loads(geometry, tiling.tile_columns)) * blocks
     return estimate_tiled(geometry, config, chunk_channels=tiling.chunk_channels, chunk_rows=tiling.chunk_rows,
                           tiles=len(rows) * len(columns), windows=windows, passes=tiling.passes, slots=slots,
-                          density_in=density_in, density_out=density_out)
+                          density_in=density_in, density_out=density_out, phases=tiling.phases,
+                          density_weights=density_weights)
 
 
 def estimate_result(geometry: Geometry, tiling: Tiling, config: AcceleratorConfig,
@@ -176,7 +220,7 @@ def estimate_result(geometry: Geometry, tiling: Tiling, config: AcceleratorConfi
 
 
 def tiled_nonzero_macs(geometry: Geometry, tiling: Tiling, result: LayerResult) -> int:
-    """Non-zero MACs with the windows that tiles share counted for each tile: the hardware's ``lane_cycles``."""
+    """Non-zero MACs with the windows that tiles share counted for each tile: the broadcast array's ``lane_cycles``."""
     rows = tile_spans(geometry.out_height, tiling.tile_rows, geometry.tile_overlap)
     columns = tile_spans(geometry.out_width, tiling.tile_columns, geometry.tile_overlap)
     return geometry.out_channels * sum(int(result.nonzeros[top:bottom, left:right].sum())

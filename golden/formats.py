@@ -12,6 +12,8 @@ from .tiling import ceil_div
 
 #: Every map starts at a multiple of this.
 MAP_ALIGNMENT = 4096
+#: Most channels that a dense map stores for a pixel; never more than a block.
+MAX_DENSE_CHANNELS = 32
 
 
 @dataclass(frozen=True)
@@ -55,13 +57,18 @@ class MapPlan:
         return np.dtype(f"<{'i' if self.signed else 'u'}{config.value_width // 8}")
 
 
+def dense_channels(config: AcceleratorConfig) -> int:
+    """Most channels of a dense map on ``config``."""
+    return min(config.block, MAX_DENSE_CHANNELS)
+
+
 def plan_map(shape: tuple[int, int, int], config: AcceleratorConfig, *, address: int = 0, signed: bool = False,
              dense: bool = False) -> MapPlan:
     """The layout of a map of ``shape`` (C, H, W) without gaps between its rows."""
     channels, height, width = shape
     shift = (channels - 1).bit_length() if dense else None
-    if dense and channels > config.block:
-        raise ValueError(f"a dense map has at most {config.block} channels, not {channels}")
+    if dense and channels > dense_channels(config):
+        raise ValueError(f"a dense map has at most {dense_channels(config)} channels, not {channels}")
     if dense:
         segment_bytes = max(BEAT // 8, (SEGMENT << shift) * config.value_width // 8)
     else:

@@ -8,6 +8,8 @@ from hw.config import LOCAL_BITS, SEGMENT, AcceleratorConfig
 
 #: Largest step of a tile, in windows (descriptor fields ``tile_rows`` and ``tile_columns``).
 MAX_TILE = 128
+#: Most phases of the weights (descriptor field ``phases``).
+MAX_PHASES = 7
 
 
 def ceil_div(number, divisor):
@@ -53,13 +55,25 @@ class Geometry:
 
 @dataclass(frozen=True)
 class Tiling:
-    """How a layer is cut, named as the fields of its descriptor."""
+    """How a layer is cut, named as the fields of its descriptor. ``phases`` is above 1 in the intersect array only."""
     chunk_channels: int
     chunk_rows: int
     tile_rows: int
     tile_columns: int
     tiles_per_pass: int
     passes: int
+    phases: int = 1
+
+
+def stored_channels(channels: int, config: AcceleratorConfig) -> int:
+    """Channels that a chunk of ``channels`` takes of ``weight_depth``: in the intersect array whole blocks."""
+    return ceil_div(channels, config.block) * config.block if config.intersect else channels
+
+
+def keeps_sums(rounds: int, config: AcceleratorConfig) -> bool:
+    """Whether the partial sums of a pass are kept, and its windows limited: where a layer has more than one round, in
+    the intersect array always."""
+    return rounds > 1 or config.intersect
 
 
 def pooled_length(length: int, kernel: int) -> int:
@@ -133,8 +147,11 @@ def _problems(geometry, tiling, config):
     spans = tile_spans(geometry.out_width, tiling.tile_columns, geometry.tile_overlap)
     chunks = ceil_div(geometry.in_channels, channels) * ceil_div(geometry.kernel_rows, tiling.chunk_rows)
     windows = pass_windows(geometry, tiling)
-    weights = tiling.chunk_rows * geometry.kernel_columns * channels
+    weights = tiling.chunk_rows * geometry.kernel_columns * stored_channels(channels, config)
+    most_phases = MAX_PHASES if config.intersect else 1
     aligned = 2 * SEGMENT if geometry.pool else SEGMENT
+    if not 1 <= tiling.phases <= most_phases:
+        yield f"phases must be 1 to {most_phases} in the {config.array} array, not {tiling.phases}"
     if channels < geometry.in_channels and channels % config.block:
         yield f"chunk_channels must be a multiple of {config.block} or all channels, not {channels}"
     if weights > config.weight_depth:
@@ -149,7 +166,7 @@ def _problems(geometry, tiling, config):
         yield f"tile_rows must be even with pooling, not {tiling.tile_rows}"
     if geometry.pool and max(pooled_length(end - first, geometry.pool) for first, end in spans) > config.pool_columns:
         yield f"a tile of {tiling.tile_columns} columns has more than {config.pool_columns} pooled columns"
-    if chunks > 1 and ceil_div(max(windows), config.groups) > config.sum_windows:
+    if keeps_sums(chunks * tiling.phases, config) and ceil_div(max(windows), config.groups) > config.sum_windows:
         yield f"a pass of {max(windows)} windows does not fit {config.groups} x {config.sum_windows} partial sums"
     if len(windows) != tiling.passes:
         yield f"there are {len(windows)} passes, not {tiling.passes}"

@@ -1,9 +1,9 @@
 """The accelerator without its bus protocol: this file is the block diagram.
 
-    read clients --> DescriptorReader --> Sequencer --jobs--> TileLoader, Group, Collector
-                 --> TileLoader  --map words, values--> Group (one of `groups`)
-                 --> WeightLoader --weights--> Group, --scales--> Requantise
-    Group --sums--> Collector --> Requantise --+--> Encoder (full map)   --> write clients
+    read clients --> DescriptorReader --> Sequencer --jobs--> TileLoader, array, Collector
+                 --> TileLoader  --map words, values--> array (BroadcastArray or IntersectArray)
+                 --> WeightLoader --weights--> array, --scales--> Requantise
+    array --sums--> Collector --> Requantise --+--> Encoder (full map)   --> write clients
                                                +--> Pool --> Encoder     -->
     Counters --> LogWriter                                               -->
 """
@@ -12,7 +12,9 @@ from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from . import payloads
-from .array.broadcast.group import Group
+from .array.broadcast.array import BroadcastArray
+from .array.intersect.array import IntersectArray
+from .array.intersect.weight_loader import IntersectWeightLoader
 from .buffer.double_buffer import DoubleBufferControl
 from .buffer.weight_loader import WeightLoader
 from .config import AcceleratorConfig
@@ -33,7 +35,7 @@ from .stream.fork import StreamFork
 READ_CLIENTS = ("descriptor", "map", "value", "weight")
 #: Write clients of the bus, by number.
 WRITE_CLIENTS = ("full", "pool", "log")
-#: Jobs that the sequencer may be ahead of each block.
+#: Jobs that the sequencer may be ahead of each block outside of the array.
 JOB_DEPTH = 4
 
 
@@ -84,12 +86,10 @@ class Accelerator(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         self._idles = []
-        m.submodules.tiles = self._tiles = DoubleBufferControl(consumers=self.config.groups)
-        m.submodules.weights = self._weights = DoubleBufferControl(consumers=self.config.groups)
         m.submodules.scales = self._scales = DoubleBufferControl(consumers=1)
         self._build_control(m)
+        self._build_array(m)
         self._build_loaders(m)
-        self._build_groups(m)
         self._build_postprocess(m)
         self._build_counters(m)
         m.d.comb += self._sequencer.i_idle.eq(Cat(self._idles).all() & self.i_write_idle)
@@ -138,10 +138,26 @@ class Accelerator(wiring.Component):
         with m.If(sequencer.o_end):
             m.d.sync += self.o_layers_done.eq(self.o_layers_done + 1)
 
+    def _build_array(self, m):
+        """The array of the configuration, with the weight loader that serves it."""
+        if self.config.intersect:
+            m.submodules.array = self._array = array = IntersectArray(self.config)
+            m.submodules.weight_loader = self._weight_loader = weights = IntersectWeightLoader(config=self.config)
+            ports = ((weights.o_starts, array.i_starts), (weights.o_maps, array.i_phase_map),
+                     (weights.o_values, array.i_phase_values))
+        else:
+            m.submodules.array = self._array = array = BroadcastArray(self.config)
+            m.submodules.weight_loader = self._weight_loader = weights = WeightLoader(config=self.config)
+            ports = ((weights.o_weights, array.i_weights),)
+        m.d.comb += [port.valid.eq(source.valid) for source, port in ports]
+        m.d.comb += [port.payload.eq(source.payload) for source, port in ports]
+        wiring.connect(m, self._sequencer.o_group, array.i_job)
+        self._idles.append(array.o_idle)
+
     def _build_loaders(self, m):
-        """DRAM to the buffers of all groups."""
-        m.submodules.tile_loader = self._tile_loader = loader = TileLoader(config=self.config)
-        m.submodules.weight_loader = self._weight_loader = weights = WeightLoader(config=self.config)
+        """DRAM to the buffers of the array."""
+        array, weights = self._array, self._weight_loader
+        m.submodules.tile_loader = loader = TileLoader(config=self.config)
         wiring.connect(m, self._job_fifo(m, "load_jobs", self._sequencer.o_load), loader.i_job)
         self._read_client(m, "map", loader.o_map_request, loader.i_map_data)
         self._read_client(m, "value", loader.o_value_request, loader.i_value_data)
@@ -151,38 +167,17 @@ class Accelerator(wiring.Component):
             loader.i_layer.eq(self._sequencer.o_layer),
             weights.i_layer.valid.eq(layers.valid), weights.i_layer.payload.eq(layers.p.layer),
             layers.ready.eq(weights.i_layer.ready),
-            loader.i_free.eq(self._tiles.o_free), loader.i_half.eq(self._tiles.o_fill_half),
-            self._tiles.i_filled.eq(loader.o_filled),
-            weights.i_free.eq(self._weights.o_free), weights.i_half.eq(self._weights.o_fill_half),
-            self._weights.i_filled.eq(weights.o_filled),
+            array.i_map.valid.eq(loader.o_map_write.valid), array.i_map.payload.eq(loader.o_map_write.payload),
+            array.i_values.valid.eq(loader.o_value_write.valid),
+            array.i_values.payload.eq(loader.o_value_write.payload),
+            loader.i_free.eq(array.o_tile_free), loader.i_half.eq(array.o_tile_half),
+            array.i_tile_filled.eq(loader.o_filled),
+            weights.i_free.eq(array.o_weights_free), weights.i_half.eq(array.o_weights_half),
+            array.i_weights_filled.eq(weights.o_filled),
             weights.i_scales_free.eq(self._scales.o_free), weights.i_scales_half.eq(self._scales.o_fill_half),
             self._scales.i_filled.eq(weights.o_scales_filled),
         ]
         self._idles.append(loader.o_idle)
-
-    def _build_groups(self, m):
-        """The array: every group gets all jobs, tiles and weights, and computes its own windows."""
-        loader, weights = self._tile_loader, self._weight_loader
-        m.submodules.group_fork = fork = StreamFork(payloads.group_job(self.config), count=self.config.groups)
-        wiring.connect(m, self._sequencer.o_group, fork.i)
-        self._groups = []
-        for n in range(self.config.groups):
-            m.submodules[f"group{n}"] = group = Group(self.config, n)
-            wiring.connect(m, self._job_fifo(m, f"group_jobs{n}", fork.o[n]), group.i_job)
-            m.d.comb += [
-                group.i_map.valid.eq(loader.o_map_write.valid), group.i_map.payload.eq(loader.o_map_write.payload),
-                group.i_values.valid.eq(loader.o_value_write.valid),
-                group.i_values.payload.eq(loader.o_value_write.payload),
-                group.i_weights.valid.eq(weights.o_weights.valid),
-                group.i_weights.payload.eq(weights.o_weights.payload),
-                group.i_tile_full.eq(self._tiles.o_full[n]), group.i_tile_half.eq(self._tiles.o_half[n]),
-                self._tiles.i_take[n].eq(group.o_tile_take), self._tiles.i_release[n].eq(group.o_tile_release),
-                group.i_weights_full.eq(self._weights.o_full[n]), group.i_weights_half.eq(self._weights.o_half[n]),
-                self._weights.i_take[n].eq(group.o_weights_take),
-                self._weights.i_release[n].eq(group.o_weights_release),
-            ]
-            self._groups.append(group)
-            self._idles.append(group.o_idle)
 
     def _build_postprocess(self, m):
         """Finished sums to compressed maps in DRAM."""
@@ -194,8 +189,8 @@ class Accelerator(wiring.Component):
         m.submodules.pool = pool = Pool(self.config)
         m.submodules.pool_encoder = pooled = Encoder(self.config)
         wiring.connect(m, self._job_fifo(m, "collect_jobs", self._sequencer.o_collect), collector.i_job)
-        for n, group in enumerate(self._groups):
-            wiring.connect(m, group.o_sums, collector.i_sums[n])
+        for n in range(self.config.groups):
+            wiring.connect(m, self._array.o_sums[n], collector.i_sums[n])
         wiring.connect(m, collector.o, requantise.i)
         wiring.connect(m, requantise.o, fork.i)
         wiring.connect(m, pool.o, pooled.i)
@@ -233,7 +228,8 @@ class Accelerator(wiring.Component):
             log.i_counters.eq(counters.o), log.i_address.eq(log_address),
             log.i_write.eq(sequencer.o_end & (self.i_log_address != 0)),
             self.o_progress.eq(self.i_read_beat | self.i_write_beat
-                               | Cat(group.o_activity.busy for group in self._groups).any()),
+                               | Cat(activity.busy for activity in self._array.o_activity).any()),
         ]
-        for n, group in enumerate(self._groups):
-            m.d.comb += [counters.i_activity[n].eq(group.o_activity), counters.i_lane_work[n].eq(group.o_lane_work)]
+        for n in range(self.config.groups):
+            m.d.comb += [counters.i_activity[n].eq(self._array.o_activity[n]),
+                         counters.i_lane_work[n].eq(self._array.o_lane_work[n])]

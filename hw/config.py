@@ -37,11 +37,12 @@ class AcceleratorConfig:
     lanes : int
         Lanes of a group, each with its own kernel; a multiple of ``block``.
     block : int
-        Channels of one sparsity map word, 16 or 32.
+        Channels of one sparsity map word, 16 or 32; with the intersect array also 64.
     drain : int
         Sums that leave a group, and values that leave postprocess, in a cycle. A power of two; divides ``block``.
     weight_depth : int
-        Weights of one lane in one half of its double buffer: taps x channels of a chunk, at least 49.
+        Weights of one lane in one half of its double buffer: taps x channels of a chunk, at least 49. The intersect
+        array counts whole blocks of channels.
     tile_slots : int
         Input slots (``SEGMENT`` pixels x ``block`` channels) of one half of the tile buffer.
     sum_windows : int
@@ -50,6 +51,14 @@ class AcceleratorConfig:
         Pooled columns of a tile that the pooling row buffer holds.
     max_burst : int
         Beats of the longest AXI burst, a power of two up to 256.
+    array : str
+        ``broadcast``: a non-zero activation at a time for all lanes of a group (NullHop). ``intersect``: processing
+        elements (PEs) that each multiply what is non-zero in activations and weights, and stop early (SnaPEA). It has
+        8-bit values.
+    clusters : int
+        Intersect array: clusters of a group; a cluster has every ``clusters``-th lane. Divides ``drain``.
+    pes : int
+        Intersect array: PEs of a cluster, 1 to 8. They share its lanes.
 
     Raises
     ------
@@ -68,10 +77,15 @@ class AcceleratorConfig:
     sum_windows: int
     pool_columns: int = 32
     max_burst: int = 16
+    array: str = "broadcast"
+    clusters: int = 1
+    pes: int = 1
 
     def __post_init__(self):
         for field in fields(self)[1:]:
             value = getattr(self, field.name)
+            if field.name == "array":
+                continue
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
                 raise ValueError(f"{field.name} must be a positive integer, not {value!r}")
         if not isinstance(self.name, str) or not self.name.isidentifier() or not self.name.isascii():
@@ -80,8 +94,11 @@ class AcceleratorConfig:
             raise ValueError(f"value_width must be 8 or 16, not {self.value_width}")
         if self.groups > 16:
             raise ValueError(f"groups must be at most 16, not {self.groups}")
-        if self.block not in (16, 32):
-            raise ValueError(f"block must be 16 or 32, not {self.block}")
+        if self.array not in ("broadcast", "intersect"):
+            raise ValueError(f"array must be broadcast or intersect, not {self.array!r}")
+        blocks = (16, 32, 64) if self.intersect else (16, 32)
+        if self.block not in blocks:
+            raise ValueError(f"block must be one of {blocks} in the {self.array} array, not {self.block}")
         if self.lanes % self.block or self.lanes > 256:
             raise ValueError(f"lanes must be a multiple of block ({self.block}) up to 256, not {self.lanes}")
         if not is_power_of_two(self.drain) or not 4 <= self.drain <= 16:
@@ -96,6 +113,24 @@ class AcceleratorConfig:
             raise ValueError(f"pool_columns must be 4 to 128, not {self.pool_columns}")
         if not is_power_of_two(self.max_burst) or self.max_burst > 256:
             raise ValueError(f"max_burst must be a power of two up to 256, not {self.max_burst}")
+        if self.intersect:
+            self._check_intersect()
+        elif self.clusters != 1 or self.pes != 1:
+            raise ValueError(f"clusters and pes are 1 in the broadcast array, not {self.clusters} and {self.pes}")
+
+    def _check_intersect(self):
+        if self.value_width != 8:
+            raise ValueError(f"value_width must be 8 in the intersect array, not {self.value_width}")
+        if self.drain % self.clusters:
+            raise ValueError(f"clusters must divide drain ({self.drain}), not be {self.clusters}")
+        if self.pes > 8:
+            raise ValueError(f"pes must be at most 8, not {self.pes}")
+        for name in ("lanes", "sum_windows"):
+            if not is_power_of_two(getattr(self, name)):
+                raise ValueError(f"{name} must be a power of two in the intersect array, not {getattr(self, name)}")
+        if self.weight_depth % self.block or not 7 <= self.weight_words <= 256:
+            raise ValueError(f"weight_depth must be 7 to 256 blocks ({self.block}) in the intersect array, not "
+                             f"{self.weight_depth}")
 
     @property
     def configuration_id(self) -> int:
@@ -104,8 +139,33 @@ class AcceleratorConfig:
         return zlib.crc32(text.encode())
 
     @property
+    def intersect(self) -> bool:
+        return self.array == "intersect"
+
+    @property
+    def group_multipliers(self) -> int:
+        """Multiplications that a group can do in a cycle: its lanes, or the PEs of all its clusters."""
+        return self.clusters * self.pes if self.intersect else self.lanes
+
+    @property
     def total_lanes(self) -> int:
-        return self.groups * self.lanes
+        """Multiplications that the array can do in a cycle."""
+        return self.groups * self.group_multipliers
+
+    @property
+    def cluster_lanes(self) -> int:
+        """Lanes of a cluster: lane ``slot * clusters + cluster`` is its lane ``slot``."""
+        return self.lanes // self.clusters
+
+    @property
+    def weight_words(self) -> int:
+        """Phase map words of a lane in one half of the weight buffer of the intersect array."""
+        return self.weight_depth // self.block
+
+    @property
+    def block_groups(self) -> int:
+        """Groups of 8 channels, a beat of dense values, in a block."""
+        return self.block // 8
 
     @property
     def units(self) -> int:

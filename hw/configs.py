@@ -1,7 +1,7 @@
 """Named configurations. ``CONFIG=`` of every make target takes one of these names, or a file (docs/configuration.md).
 """
 import json
-from dataclasses import fields
+from dataclasses import MISSING, fields
 from pathlib import Path
 
 from .config import AcceleratorConfig
@@ -19,6 +19,11 @@ CONFIGS = {config.name: config for config in (
     # NullHop's 128 lanes and 2304 16-bit weights a lane, for comparison with the paper.
     AcceleratorConfig("nullhop", value_width=16, groups=2, lanes=64, block=32, drain=8,
                       weight_depth=1152, tile_slots=192, sum_windows=256, pool_columns=32),
+    # 64 PEs, as many as SnaPEA.
+    AcceleratorConfig("snapea", value_width=8, groups=4, lanes=64, block=64, drain=4, weight_depth=576, tile_slots=32,
+                      sum_windows=256, pool_columns=16, array="intersect", clusters=4, pes=4),
+    AcceleratorConfig("tiny_snapea", value_width=8, groups=2, lanes=16, block=16, drain=4, weight_depth=160,
+                      tile_slots=32, sum_windows=32, pool_columns=8, array="intersect", clusters=2, pes=2),
 )}
 
 
@@ -38,7 +43,8 @@ def get_config(name: str) -> AcceleratorConfig:
 
 
 def load_config(path: Path) -> AcceleratorConfig:
-    """The configuration in ``path``, a JSON object with exactly the fields of ``AcceleratorConfig``.
+    """The configuration in ``path``, a JSON object with the fields of ``AcceleratorConfig``; those that have a default
+    may be left out.
 
     Its name must not be that of another configuration in this module, for results are kept by name.
 
@@ -57,7 +63,8 @@ def load_config(path: Path) -> AcceleratorConfig:
                          f"\"value_width\": 8, ...}} (docs/configuration.md)") from None
     if not isinstance(content, dict):
         raise ValueError(f"{path} holds no JSON object: a configuration is one, with the fields {', '.join(known)}")
-    wrong = [f"has no {name}" for name in known if name not in content]
+    wrong = [f"has no {field.name}" for field in fields(AcceleratorConfig)
+             if field.default is MISSING and field.name not in content]
     wrong += [f"has an unknown {name!r}" for name in content if name not in known]
     if wrong:
         raise ValueError(f"the configuration {path} {', '.join(wrong)}; its fields are {', '.join(known)}")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from .config import CHANNEL_BITS, COLUMN_BITS, LOCAL_BITS, ROW_BITS
 
 #: First word of every descriptor: "ZSK" and the version of the layout.
-MAGIC = 0x5A534B02
+MAGIC = 0x5A534B03
 #: Size of a descriptor in DRAM; word ``n`` (32 bits, little endian) lies at byte ``4 * n``. Unused words are zero.
 DESCRIPTOR_BYTES = 192
 
@@ -74,6 +74,11 @@ FIELDS = _fields(
     ("pool_address", 32, 0, None, "First block of the pooled output, a multiple of slot_bytes."),
     ("pool_row_bytes", 24, 0, None, "Bytes from one row of it to the next."),
     ("pool_segment_bytes", 20, 0, None, "Bytes from one segment of it to the next."),
+    ("phases", 3, 1, 7, "Intersect array: phases of the weights. Broadcast array: 1."),
+    ("stop_phase", 3, 0, 6, "Intersect array: from this phase on, less than phases, a sum below 0 is final; 0: never. "
+     "Only with clamp_low 0 and unsigned input."),
+    ("predict", 1, 0, None, "Intersect array: 1: a sum below its lane's threshold after phase 0 becomes negative. Only "
+     "with clamp_low 0 and 2 phases or more."),
 )
 
 #: Bits of ``error_detail`` that name the field a refused descriptor failed on: the word's index.

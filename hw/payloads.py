@@ -79,6 +79,37 @@ def weight_write(c: AcceleratorConfig) -> data.StructLayout:
                               "units": data.ArrayLayout(unit_weights(c), c.units_per_beat)})
 
 
+# ---- inside the intersect array: writes of unpacked data to all PEs ---------------------------------------------
+
+def tile_map(c: AcceleratorConfig) -> data.StructLayout:
+    """The sparsity map of a pixel and block; ``address`` as in :func:`map_write`."""
+    return data.StructLayout({"address": range(2 * c.tile_slots * SEGMENT), "map": unsigned(c.block)})
+
+
+def tile_values(c: AcceleratorConfig) -> data.StructLayout:
+    """The values of channels ``8 * group`` .. + 7 of the pixel and block at ``address``, each in its place."""
+    return data.StructLayout({"address": range(2 * c.tile_slots * SEGMENT), "group": range(c.block_groups),
+                              "values": unsigned(BEAT)})
+
+
+def lane_start(c: AcceleratorConfig) -> data.StructLayout:
+    """What ``lane`` begins a sum with in the first round of a layer, and what a predicted sum is compared with."""
+    return data.StructLayout({"half": 1, "lane": range(c.lanes), "start": signed(c.sum_width),
+                              "threshold": signed(c.sum_width)})
+
+
+def phase_map(c: AcceleratorConfig) -> data.StructLayout:
+    """Which weights of ``word`` (tap * blocks + block) of ``lane`` belong to the round."""
+    return data.StructLayout({"half": 1, "lane": range(c.lanes), "word": range(c.weight_words),
+                              "map": unsigned(c.block)})
+
+
+def phase_values(c: AcceleratorConfig) -> data.StructLayout:
+    """The weights of channels ``8 * group`` .. + 7 of a word, each in its place."""
+    return data.StructLayout({"half": 1, "lane": range(c.lanes), "word": range(c.weight_words),
+                              "group": range(c.block_groups), "values": unsigned(BEAT)})
+
+
 def scale(c: AcceleratorConfig) -> data.StructLayout:
     """Requantisation parameters of one output channel."""
     return data.StructLayout({"bias": signed(c.sum_width), "scale": unsigned(SCALE_BITS),
@@ -116,6 +147,8 @@ def group_job(c: AcceleratorConfig) -> data.StructLayout:
         "pass_first": 1,       # first tile of a pass and chunk: window turn and partial-sum index restart at 0
         "weights_first": 1,    # wait for the next half of the weight buffer
         "weights_last": 1,     # give that half back after this tile
+        "stop": 1,             # intersect array: a sum below 0 is final
+        "predict": 1,          # intersect array: a sum that ends this job below its lane's threshold is final, as -1
         "lanes": range(c.lanes + 1), "words": range(c.window_words + 1),
     })
 

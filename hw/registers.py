@@ -63,8 +63,8 @@ REGISTERS = (
         Field("groups", 4, 0, "ro", "Groups."),
         Field("lanes", 13, 5, "ro", "Lanes of a group."),
         Field("value_width", 18, 14, "ro", "Bits of a value: 8 or 16."),
-        Field("block", 24, 19, "ro", "Channels of a sparsity map word."),
-        Field("array", 31, 28, "ro", "Kind of array: 0 broadcast."),
+        Field("block", 25, 19, "ro", "Channels of a sparsity map word."),
+        Field("array", 31, 28, "ro", "Kind of array: 0 broadcast, 1 intersect."),
     )),
     Register("control", 0x0C, "Commands.", (
         Field("start", 0, 0, "wo", "Write 1: run the descriptor list. Ignored while busy."),

@@ -81,7 +81,7 @@ class Top(wiring.Component):
             csr.r_identity_value.eq(IDENTITY), csr.r_version_value.eq(VERSION),
             csr.r_capability_groups.eq(config.groups), csr.r_capability_lanes.eq(config.lanes),
             csr.r_capability_value_width.eq(config.value_width), csr.r_capability_block.eq(config.block),
-            csr.r_capability_array.eq(0), csr.r_configuration_value.eq(config.configuration_id),
+            csr.r_capability_array.eq(config.intersect), csr.r_configuration_value.eq(config.configuration_id),
             accelerator.i_descriptor_address.eq(csr.r_descriptor_address_value),
             accelerator.i_layer_count.eq(csr.r_layer_count_value),
             accelerator.i_log_address.eq(csr.r_log_address_value),

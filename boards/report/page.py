@@ -128,10 +128,19 @@ def facts(run: Run) -> list[tuple[str, str]]:
                                                       if run.unit == "node" else "")),
         ("Images", f"{run.total.runs}; cycles, MACs and bytes are of one, the mean of all" if run.total.runs > 1
          else run.images[0]),
-        ("Configuration", f"{config.name}: {config.groups} groups of {config.lanes} lanes = {config.total_lanes} MACs "
-                          f"a cycle, {config.value_width}-bit values, {config.units * config.groups} multipliers"),
+        ("Configuration", f"{config.name}: {config.groups} groups of {_group(config)} = {config.total_lanes} MACs "
+                          f"a cycle, {config.value_width}-bit values, {_multipliers(config)} multipliers"),
         ("Memory", f"one AXI4 port to read and one to write, {BEAT_BYTES} bytes a cycle each"),
     ]
+
+
+def _group(config):
+    """What multiplies in a group."""
+    return f"{config.clusters} clusters of {config.pes} PEs" if config.intersect else f"{config.lanes} lanes"
+
+
+def _multipliers(config):
+    return config.total_lanes if config.intersect else config.units * config.groups
 
 
 def sections(run: Run) -> list[Section]:

@@ -112,9 +112,9 @@ class Record(BaseModel, strict=True):
             if group_cycles != row.cycles * config.groups:
                 raise ValueError(f"{row.name}: busy, stalls and idle are {group_cycles} group-cycles, "
                                  f"but {row.cycles} cycles of {config.groups} groups are {row.cycles * config.groups}")
-            if row.lane_cycles > row.busy * config.lanes:
+            if row.lane_cycles > row.busy * config.group_multipliers:
                 raise ValueError(f"{row.name}: {row.lane_cycles} lane_cycles do not fit {row.busy} busy group-cycles "
-                                 f"of {config.lanes} lanes")
+                                 f"of {config.group_multipliers} lanes")
             for key in OF_RUNS:
                 each = getattr(row, f"{key}_of_runs")
                 if sum(each) != getattr(row, key) or len(each) != self.total.runs:

@@ -21,9 +21,9 @@
 #define ZEROSKIP_CAPABILITY_VALUE_WIDTH_SHIFT 14
 #define ZEROSKIP_CAPABILITY_VALUE_WIDTH_MASK 0x0007c000u  /* ro: Bits of a value: 8 or 16. */
 #define ZEROSKIP_CAPABILITY_BLOCK_SHIFT 19
-#define ZEROSKIP_CAPABILITY_BLOCK_MASK 0x01f80000u  /* ro: Channels of a sparsity map word. */
+#define ZEROSKIP_CAPABILITY_BLOCK_MASK 0x03f80000u  /* ro: Channels of a sparsity map word. */
 #define ZEROSKIP_CAPABILITY_ARRAY_SHIFT 28
-#define ZEROSKIP_CAPABILITY_ARRAY_MASK 0xf0000000u  /* ro: Kind of array: 0 broadcast. */
+#define ZEROSKIP_CAPABILITY_ARRAY_MASK 0xf0000000u  /* ro: Kind of array: 0 broadcast, 1 intersect. */
 
 #define ZEROSKIP_CONTROL_OFFSET 0x0cu  /* Commands. */
 #define ZEROSKIP_CONTROL_START_SHIFT 0
@@ -113,7 +113,7 @@
 #define ZEROSKIP_COUNTERS 10u  /* Number of counters. */
 
 /* Layer descriptor: 32-bit words, by index. */
-#define ZEROSKIP_DESCRIPTOR_MAGIC 0x5a534b02u  /* Value of word magic. */
+#define ZEROSKIP_DESCRIPTOR_MAGIC 0x5a534b03u  /* Value of word magic. */
 #define ZEROSKIP_DESCRIPTOR_BYTES 192u  /* Distance between two descriptors. */
 #define ZEROSKIP_DESCRIPTOR_DENSE_IN 1u  /* 0 to 1: 1: the input is a dense map (golden/README.md), 0: a compressed one. */
 #define ZEROSKIP_DESCRIPTOR_SIGNED_IN 2u  /* 0 to 1: 1: input values are signed, 0: unsigned. */
@@ -151,5 +151,8 @@
 #define ZEROSKIP_DESCRIPTOR_POOL_ADDRESS 34u  /* 0 to 4294967295: First block of the pooled output, a multiple of slot_bytes. */
 #define ZEROSKIP_DESCRIPTOR_POOL_ROW_BYTES 35u  /* 0 to 16777215: Bytes from one row of it to the next. */
 #define ZEROSKIP_DESCRIPTOR_POOL_SEGMENT_BYTES 36u  /* 0 to 1048575: Bytes from one segment of it to the next. */
+#define ZEROSKIP_DESCRIPTOR_PHASES 37u  /* 1 to 7: Intersect array: phases of the weights. Broadcast array: 1. */
+#define ZEROSKIP_DESCRIPTOR_STOP_PHASE 38u  /* 0 to 6: Intersect array: from this phase on, less than phases, a sum below 0 is final; 0: never. Only with clamp_low 0 and unsigned input. */
+#define ZEROSKIP_DESCRIPTOR_PREDICT 39u  /* 0 to 1: Intersect array: 1: a sum below its lane's threshold after phase 0 becomes negative. Only with clamp_low 0 and 2 phases or more. */
 
 #endif

@@ -175,9 +175,13 @@ def model_run(layers: Sequence[LayerWork], config: AcceleratorConfig, *, memory:
               descriptor_address: int = 0, log_address: int = 0) -> ModelledRun:
     """The same for layers whose work is known: random sparsity maps, for one.
 
-    ``ValueError`` if the run does not end. Descriptors that the hardware refuses are not looked for:
+    ``ValueError`` for a configuration with the intersect array, which is not modelled, and if the run does not end.
+    Descriptors that the hardware refuses are not looked for:
     ``golden.tiling.check_tiling``.
     """
+    if config.intersect:
+        raise ValueError(f"the cycle model knows the broadcast array only, and configuration {config.name} has the "
+                         f"intersect array; its cycles come from the RTL: make sim CONFIG={config.name}")
     if not layers:
         return ModelledRun([], [], 1)
     run = _run_record(config, memory or MemoryTiming(), len(layers), descriptor_address, log_address)

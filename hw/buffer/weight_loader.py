@@ -73,7 +73,7 @@ class WeightPlanner(wiring.Component):
                                          "channels": layer.in_channels.shape(), "rows": layer.kernel_rows.shape()}))
         now = Signal(data.StructLayout({"lanes": range(self.config.lanes + 1), "channels": left.channels.shape(),
                                         "rows": left.rows.shape()}))
-        m.d.comb += [self.o.p.word_beats.eq(_ceil_divide(now.lanes, self.config.values_per_beat)), self.o_active.eq(1)]
+        m.d.comb += [self.o.p.word_beats.eq(ceil_divide(now.lanes, self.config.values_per_beat)), self.o_active.eq(1)]
         with m.FSM():
             with m.State("Idle"):
                 m.d.comb += [self.i.ready.eq(1), self.o_idle.eq(1), self.o_active.eq(self.i.valid)]
@@ -82,10 +82,10 @@ class WeightPlanner(wiring.Component):
                 with m.If(self.i.valid):
                     m.next = "Kernels"
             with m.State("Kernels"):
-                m.d.sync += now.lanes.eq(_least(left.lanes, self.config.lanes))
+                m.d.sync += now.lanes.eq(least(left.lanes, self.config.lanes))
                 m.next = "Scales"
             with m.State("Scales"):
-                blocks = _ceil_divide(now.lanes, self.config.block)
+                blocks = ceil_divide(now.lanes, self.config.block)
                 m.d.sync += [self.o.p.scales.eq(1), self.o.p.beats.eq(blocks * (2 * self.config.block))]
                 m.next = "Offer"
             self._build_chunk(m, layer, left, now)
@@ -106,8 +106,8 @@ class WeightPlanner(wiring.Component):
         taps = Signal(range(7 * 7 + 1))
         words = Signal(range(self.config.weight_depth + 1))
         with m.State("Chunk"):
-            m.d.sync += [now.rows.eq(_least(left.rows, layer.chunk_rows)),
-                         now.channels.eq(_least(left.channels, layer.chunk_channels))]
+            m.d.sync += [now.rows.eq(least(left.rows, layer.chunk_rows)),
+                         now.channels.eq(least(left.channels, layer.chunk_channels))]
             m.next = "Taps"
         with m.State("Taps"):
             m.d.sync += taps.eq(now.rows * layer.kernel_columns)
@@ -255,7 +255,8 @@ class WeightLoader(wiring.Component):
         ]
         start = planner.o.ready
         self._build_weights(m, present, start=start, taken=taken & ~present.scales)
-        self._build_scales(m, start=start, taken=taken & present.scales)
+        build_scales(m, self.config, self.o_scales, half=self.i_scales_half, beat=self.i_data.payload, start=start,
+                     taken=taken & present.scales)
         return m
 
     def _build_weights(self, m, present, *, start, taken):
@@ -277,32 +278,37 @@ class WeightLoader(wiring.Component):
             else:
                 m.d.sync += write.p.units[n].eq(weights)
 
-    def _build_scales(self, m, *, start, taken):
-        """Join the two beats of each lane."""
-        write = self.o_scales
-        bias = Signal.like(write.p.scale.bias)
-        address, second = Signal.like(write.p.address), Signal()
-        with m.If(start):
-            m.d.sync += address.eq(Mux(self.i_scales_half, self.config.lanes, 0))
-        with m.If(taken):
-            m.d.sync += second.eq(~second)
-            with m.If(second):
-                m.d.sync += address.eq(address + 1)
-            with m.Else():
-                m.d.sync += bias.eq(self.i_data.payload)
-        m.d.sync += [
-            write.valid.eq(taken & second),
-            write.p.address.eq(address),
-            write.p.scale.bias.eq(bias),
-            write.p.scale.scale.eq(self.i_data.payload[SCALE_BIT:]),
-            write.p.scale.shift.eq(self.i_data.payload[SHIFT_BIT:]),
-        ]
+
+def build_scales(m, config: AcceleratorConfig, write, *, half, beat, start, taken):
+    """Join the two beats of each lane's scales and write them, a cycle after the second, to ``half`` of their buffer.
+
+    ``write``: stream of ``payloads.scale_write``, always ready. ``start``: the scales of a kernel block follow.
+    ``taken``: ``beat`` is one of them.
+    """
+    bias = Signal.like(write.p.scale.bias)
+    address, second = Signal.like(write.p.address), Signal()
+    with m.If(start):
+        m.d.sync += address.eq(Mux(half, config.lanes, 0))
+    with m.If(taken):
+        m.d.sync += second.eq(~second)
+        with m.If(second):
+            m.d.sync += address.eq(address + 1)
+        with m.Else():
+            m.d.sync += bias.eq(beat)
+    m.d.sync += [
+        write.valid.eq(taken & second),
+        write.p.address.eq(address),
+        write.p.scale.bias.eq(bias),
+        write.p.scale.scale.eq(beat[SCALE_BIT:]),
+        write.p.scale.shift.eq(beat[SHIFT_BIT:]),
+    ]
 
 
-def _least(value, limit):
+def least(value, limit):
+    """The smaller of two numbers."""
     return Mux(value > limit, limit, value)
 
 
-def _ceil_divide(value, divisor):
+def ceil_divide(value, divisor: int):
     """``value / divisor`` rounded up; ``divisor`` is a power of two."""
     return (value + divisor - 1) >> divisor.bit_length() - 1

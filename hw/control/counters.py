@@ -46,7 +46,7 @@ class Counters(wiring.Component):
         super().__init__({
             "i_clear": In(1), "i_run": In(1),
             "i_activity": In(payloads.activity()).array(config.groups),
-            "i_lane_work": In(range(config.lanes + 1)).array(config.groups),
+            "i_lane_work": In(range(config.group_multipliers + 1)).array(config.groups),
             "i_read_beat": In(1), "i_write_beat": In(1),
             "o": Out(counters_layout()),
         })

@@ -49,6 +49,20 @@ def relations(layer, config: AcceleratorConfig):
         ("tile_rows", pooled & layer.tile_rows[0] & ~one_row),
         ("tile_columns", ~one_column & (layer.tile_columns[:2].any() | pooled & layer.tile_columns[2])),
         ("tile_overlap", layer.tile_overlap != (layer.pool == 3)),
+        *_phase_relations(layer, config),
+    ]
+
+
+def _phase_relations(layer, config):
+    """The same for the fields of the intersect array: the broadcast array has none of what they ask for."""
+    stops = layer.stop_phase != 0
+    if not config.intersect:
+        return [("phases", layer.phases != 1), ("stop_phase", stops), ("predict", layer.predict)]
+    # Without a ReLU, or with inputs below 0, a sum below 0 is not final.
+    return [
+        ("phases", (layer.phases == 1) & (stops | layer.predict)),
+        ("stop_phase", (layer.stop_phase >= layer.phases) | stops & (layer.signed_in | (layer.clamp_low < 0))),
+        ("predict", layer.predict & (layer.clamp_low < 0)),
     ]
 
 
@@ -135,7 +149,7 @@ class DescriptorReader(wiring.Component):
                 m.d.sync += taps.eq(layer.chunk_rows * layer.kernel_columns)
                 m.next = "Chunk"
             with m.State("Chunk"):
-                m.d.sync += chunk.eq(taps * layer.chunk_channels)
+                m.d.sync += chunk.eq(taps * self._chunk_depth(layer))
                 m.next = "Check"
             with m.State("Check"):
                 m.d.sync += refused.eq(self._refusals(layer, chunk))
@@ -171,6 +185,13 @@ class DescriptorReader(wiring.Component):
                             m.d.sync += layer[field.name].eq(word)
         with m.If(checked & ((value < low) | (value > high))):
             self._fail(m, "descriptor_field", index_q)
+
+    def _chunk_depth(self, layer):
+        """Channels of a chunk as the weight buffer counts them: the intersect array in whole blocks."""
+        if not self.config.intersect:
+            return layer.chunk_channels
+        shift = self.config.block.bit_length() - 1
+        return (layer.chunk_channels + self.config.block - 1 >> shift) << shift
 
     def _refusals(self, layer, chunk):
         """A bit for each reason to refuse a descriptor that needs more than one field."""

@@ -14,11 +14,11 @@ from .tile_geometry import TileGeometry
 
 
 class Sequencer(wiring.Component):
-    """For each layer: for each kernel block, pass, channel chunk, row chunk and tile, send one job.
+    """For each layer: for each kernel block, pass, phase, channel chunk, row chunk and tile, send one job.
 
-    A job goes to ``o_load`` and ``o_group``, and with the last chunk also to ``o_collect``. A layer ends when all jobs
-    are taken and ``i_idle`` has been up for ``SETTLE`` cycles; only then the next one begins: it reads what this one
-    wrote.
+    A phase and a chunk are a round; the broadcast array has one phase. A job goes to ``o_load`` and ``o_group``, and
+    with the last round also to ``o_collect``. A layer ends when all jobs are taken and ``i_idle`` has been up for
+    ``SETTLE`` cycles; only then the next one begins: it reads what this one wrote.
 
     Flow control: a job takes ``TileGeometry.LATENCY + 6`` cycles or more.
 
@@ -94,7 +94,7 @@ class Sequencer(wiring.Component):
                 m.next = "Offer"
             with m.State("Offer"):
                 with m.If(~self.o_error):
-                    m.d.sync += pending.eq(Cat(1, 1, self._last_chunk))
+                    m.d.sync += pending.eq(Cat(1, 1, self._last_round))
                     m.next = "Advance"
             with m.State("Advance"):
                 m.d.comb += self.o_active.eq((pending & taken).any())
@@ -102,7 +102,7 @@ class Sequencer(wiring.Component):
                     self._advance(m)
                     m.d.sync += wait.eq(self.SETTLE)
                     m.next = "Prepare"
-                    with m.If(self._pass_end & self._last_chunk & self._map_end & self._last_kernels):
+                    with m.If(self._pass_end & self._last_round & self._map_end & self._last_kernels):
                         m.next = "Settle"
             with m.State("Settle"):
                 with m.If(~self.i_idle):
@@ -116,7 +116,7 @@ class Sequencer(wiring.Component):
         """Loop variables, what the end of each loop is, what exceeds a buffer."""
         layer, geometry = self.o_layer, self._geometry
         self._channels_done, self._channel = Signal.like(layer.out_channels), Signal.like(layer.in_channels)
-        self._row = Signal(3)
+        self._row, self._phase = Signal(3), Signal.like(layer.phases)
         self._y, self._pass_y = Signal(ROW_BITS), Signal(ROW_BITS)
         self._x, self._pass_x = Signal(COLUMN_BITS), Signal(COLUMN_BITS)
         self._tile, self._pass, self._windows = Signal(16), Signal(16), Signal(24)
@@ -124,7 +124,8 @@ class Sequencer(wiring.Component):
         self._chunk_channels, self._chunk_rows = Signal.like(layer.in_channels), Signal(3)
         self._lanes = Signal(range(self.config.lanes + 1))
         self._last_kernels, self._last_channels, self._last_rows = Signal(), Signal(), Signal()
-        self._last_chunk, self._single, self._pass_end, self._map_end = Signal(), Signal(), Signal(), Signal()
+        self._last_phase, self._last_chunk, self._last_round, self._single = Signal(), Signal(), Signal(), Signal()
+        self._pass_end, self._map_end = Signal(), Signal()
         self._tile_last, self._pass_last, self._large, self._wide = Signal(), Signal(), Signal(), Signal()
         kernels_left = layer.out_channels - self._channels_done
         channels_left, rows_left = layer.in_channels - self._channel, layer.kernel_rows - self._row
@@ -135,7 +136,8 @@ class Sequencer(wiring.Component):
             self._chunk_channels.eq(Mux(channels_left <= layer.chunk_channels, channels_left, layer.chunk_channels)),
             self._last_rows.eq(rows_left <= layer.chunk_rows),
             self._chunk_rows.eq(Mux(rows_left <= layer.chunk_rows, rows_left, layer.chunk_rows)),
-            self._single.eq((layer.chunk_channels >= layer.in_channels) & (layer.chunk_rows >= layer.kernel_rows)),
+            self._single.eq((layer.chunk_channels >= layer.in_channels) & (layer.chunk_rows >= layer.kernel_rows)
+                            & (layer.phases == 1)),
             self._map_end.eq(geometry.o_rows.last & geometry.o_columns.last),
             self._tile_last.eq(self._tile == layer.tiles_per_pass - 1),
             self._pass_last.eq(self._pass == layer.passes - 1),
@@ -146,18 +148,24 @@ class Sequencer(wiring.Component):
                            | (geometry.o_slots > self.config.tile_slots)),
             self._wide.eq(pooled > self.config.pool_columns),
         ]
+        # Phases that cannot be take no logic.
+        if self.config.intersect:
+            m.d.sync += self._last_phase.eq(self._phase == layer.phases - 1)
+        else:
+            m.d.comb += self._last_phase.eq(1)
         m.d.comb += [
             self._last_chunk.eq(self._last_channels & self._last_rows),
+            self._last_round.eq(self._last_chunk & self._last_phase),
             self._pass_end.eq(self._map_end | self._tile_last),
         ]
 
     def _build_jobs(self, m):
-        """The jobs of the present tile and chunk, from the loop variables and the tile's geometry."""
+        """The jobs of the present tile and round, from the loop variables and the tile's geometry."""
         layer, geometry, config = self.o_layer, self._geometry, self.config
         shift = config.block.bit_length() - 1
         blocks, out_blocks = Signal(payloads.BLOCK_BITS), Signal(range(config.lanes // config.block + 1))
         words = Signal(range(config.window_words + 1))
-        first_chunk = (self._channel == 0) & (self._row == 0)
+        first_round = (self._channel == 0) & (self._row == 0) & (self._phase == 0)
         pass_first, map_first = self._tile == 0, (self._y == 0) & (self._x == 0)
         rows, columns = geometry.o_rows, geometry.o_columns
         m.d.comb += [
@@ -182,9 +190,11 @@ class Sequencer(wiring.Component):
             in_rows=Mux(geometry.o_empty, 0, rows.loaded), in_columns=Mux(geometry.o_empty, 0, columns.loaded),
             phase=columns.low[:2], segments=geometry.o_segments, blocks=blocks, channels=self._chunk_channels,
             kernel_rows=self._chunk_rows, kernel_columns=layer.kernel_columns, stride=layer.stride,
-            dense=layer.dense_in, signed=layer.signed_in, first_chunk=first_chunk, last_chunk=self._last_chunk,
+            dense=layer.dense_in, signed=layer.signed_in, first_chunk=first_round, last_chunk=self._last_round,
             pass_first=pass_first, weights_first=Mux(self._single, map_first, pass_first),
-            weights_last=Mux(self._single, self._map_end, self._pass_end), lanes=self._lanes, words=words).items()]
+            weights_last=Mux(self._single, self._map_end, self._pass_end), lanes=self._lanes, words=words,
+            stop=(layer.stop_phase != 0) & (self._phase >= layer.stop_phase),
+            predict=layer.predict & (self._phase == 0) & self._last_chunk).items()]
         m.d.comb += [self.o_collect.p[name].eq(value) for name, value in dict(
             rows=rows.windows, columns=columns.windows, y=self._y, x=self._x, block=self._channels_done >> shift,
             words=words, pass_first=pass_first, scales_first=map_first, scales_last=self._map_end).items()]
@@ -192,14 +202,16 @@ class Sequencer(wiring.Component):
     def _restart(self, m):
         """The first tile of the first kernel block."""
         m.d.sync += [variable.eq(0) for variable in (
-            self._channels_done, self._channel, self._row, self._y, self._x, self._pass_y, self._pass_x, self._tile,
-            self._pass, self._windows)]
+            self._channels_done, self._channel, self._row, self._phase, self._y, self._x, self._pass_y, self._pass_x,
+            self._tile, self._pass, self._windows)]
 
     def _check(self, m):
         """Refuse a tile that the buffers cannot hold."""
         with m.If(~self._geometry.o_empty & self._large):
             self._fail(m, "tile_too_large")
-        with m.If(~self._single & (self._windows > self.config.sum_windows * self.config.groups)):
+        # The intersect array keeps the sums of a pass also where there is only one round.
+        keeps_sums = 1 if self.config.intersect else ~self._single
+        with m.If(keeps_sums & (self._windows > self.config.sum_windows * self.config.groups)):
             self._fail(m, "pass_too_large")
         with m.If((self.o_layer.pool != 0) & self._wide):
             self._fail(m, "pool_too_wide")
@@ -210,7 +222,7 @@ class Sequencer(wiring.Component):
         m.d.sync += [self.o_error.eq(1), self.o_error_code.eq(ERRORS[error][0])]
 
     def _advance(self, m):
-        """Step the loops: tile, row chunk, channel chunk, pass, kernel block."""
+        """Step the loops: tile, row chunk, channel chunk, phase, pass, kernel block."""
         geometry = self._geometry
         next_y, next_x = Signal(ROW_BITS), Signal(COLUMN_BITS)
         m.d.comb += [
@@ -224,7 +236,9 @@ class Sequencer(wiring.Component):
             with m.If(self._last_rows):
                 m.d.sync += [self._row.eq(0), self._channel.eq(self._channel + self._chunk_channels)]
             with m.If(self._last_chunk):
-                m.d.sync += [self._channel.eq(0), self._pass.eq(self._pass + 1), self._y.eq(next_y), self._x.eq(next_x),
+                m.d.sync += [self._channel.eq(0), self._phase.eq(self._phase + 1)]
+            with m.If(self._last_round):
+                m.d.sync += [self._phase.eq(0), self._pass.eq(self._pass + 1), self._y.eq(next_y), self._x.eq(next_x),
                              self._pass_y.eq(next_y), self._pass_x.eq(next_x)]
                 with m.If(self._map_end):
                     m.d.sync += [variable.eq(0) for variable in (

@@ -159,8 +159,9 @@ class SlotBuffer(wiring.Component):
         part = Signal(range(max(2, beats_per_row)))
         mask, mask_q = Signal(BEAT), Signal(BEAT)
         pixels_per_beat = BEAT // config.block
+        map_beat = self.beat[:(config.map_beats - 1).bit_length()]
         for pixel in range(pixels_per_beat):
-            number = pixel + Mux(self.beat == 0, 0, pixels_per_beat)
+            number = map_beat * pixels_per_beat + pixel
             m.d.comb += mask[pixel * config.block:(pixel + 1) * config.block].eq(
                 (number <= self.pixel_last).replicate(config.block))
         with m.If(self.step):

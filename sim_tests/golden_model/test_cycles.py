@@ -4,6 +4,7 @@ import dataclasses
 import numpy as np
 import pytest
 
+from compiler.weights import weight_image
 from golden.cycles import (
     estimate,
     estimate_result,
@@ -12,16 +13,17 @@ from golden.cycles import (
     scale_beats,
     slot_read_beats,
     tiled_nonzero_macs,
+    unpack_cycles,
     weight_beats,
     write_beats,
 )
 from golden.layer import run_layer
-from golden.tiling import Geometry, Tiling
+from golden.tiling import Geometry, Tiling, row_loads, segment_loads
 from hw.configs import CONFIGS
 
 from .random_layers import random_layer, random_map
 
-TINY, DEFAULT = CONFIGS["tiny"], CONFIGS["default"]
+TINY, DEFAULT, SNAPEA = CONFIGS["tiny"], CONFIGS["default"], CONFIGS["snapea"]
 GEOMETRY = Geometry(20, 24, 40, 3, 3, 1, 1, 1, 20, 24, 100)
 TILING = Tiling(32, 1, 4, 8, 3, 5)
 
@@ -87,3 +89,58 @@ def test_estimate_of_a_run_is_near_its_work():
     result = run_layer(layer, random_map(rng, layer.in_shape, width=8, signed=False, density=0.5))
     cost = estimate_result(layer.geometry(), Tiling(32, 3, 4, 8, 8, 1), DEFAULT, result)
     assert 1 < cost.compute / (result.nonzero_macs / DEFAULT.total_lanes) < 1.4
+
+
+#: 3 kernel blocks, the last of 8 lanes; 2 x 3 chunks, 5 passes of the 15 tiles.
+WIDE, CUT = dataclasses.replace(GEOMETRY, in_channels=80, out_channels=136), Tiling(64, 1, 4, 8, 3, 5)
+
+
+def intersect(tiling=CUT, *, density_in=0.5, density_weights=1.0):
+    return estimate(WIDE, tiling, SNAPEA, density_in=density_in, density_out=0.3, density_weights=density_weights)
+
+
+def test_tasks_of_the_intersect_array_multiply_what_is_left_or_look_at_a_word_a_cycle():
+    per_window, windows = 9 * inside_fraction(WIDE), 20 * 24
+    macs = per_window * 80 * 0.5 * 136 * windows
+    tasks = 6 * 136 * windows
+    assert 1 < intersect().compute / ((macs + 2 * tasks) / SNAPEA.total_lanes) < 1.5
+    # Nothing to multiply: a cycle for each of two blocks of each tap.
+    none = intersect(density_in=0)
+    assert 1 < none.compute / ((per_window * 2 * 136 * windows + 2 * tasks) / SNAPEA.total_lanes) < 1.5
+    assert intersect(density_weights=0).compute == none.compute
+    by_density = [intersect(density_weights=density).compute for density in (0.1, 0.3, 0.6, 1.0)]
+    assert by_density == sorted(by_density) and by_density[0] < by_density[-1]
+
+
+def test_every_pass_unpacks_every_round_and_every_phase_reads_the_input_again():
+    one = intersect()
+    assert unpack_cycles(3, SNAPEA) == 1 + 3 + 3 * 8
+    assert one.unpack == 5 * 136 * 6 * unpack_cycles(3, SNAPEA)
+    assert intersect(dataclasses.replace(CUT, phases=4)).unpack == 4 * one.unpack
+    reads = [intersect(dataclasses.replace(CUT, phases=phases), density_weights=0).read for phases in (1, 2, 3)]
+    # Of 3 map words: start, maps, and half a beat that rounding up would cost.
+    weights = 5 * 136 * 6 * (1 + 3 + 0.5)
+    more = 3 * slot_read_beats(WIDE, SNAPEA, 0.5) * input_slots() + weights
+    assert [reads[1] - reads[0], reads[2] - reads[1]] == pytest.approx([more, more])
+
+
+def test_beats_of_the_weights_of_the_intersect_array_are_about_those_of_the_image():
+    rng = np.random.default_rng(4)
+    layer = random_layer(rng, "a", "input", (80, 20, 24), width=8, kernel=(3, 3), out_channels=136, pad=(1, 1, 1, 1))
+    density = np.count_nonzero(layer.weights) / layer.weights.size
+    for phases in (1, 4):
+        tiling = dataclasses.replace(CUT, phases=phases)
+        free = estimate(WIDE, tiling, SNAPEA, density_in=0, density_out=0, density_weights=density).read
+        without = estimate(dataclasses.replace(WIDE, out_channels=1), tiling, SNAPEA, density_in=0, density_out=0,
+                           density_weights=density).read
+        beats = len(weight_image(layer, tiling, SNAPEA)) / 8
+        per_lane = 5 * beats / 136
+        # The input is read three times, for one kernel block each.
+        inputs = phases * 2 * slot_read_beats(WIDE, SNAPEA, 0) * input_slots()
+        assert free - without - inputs == pytest.approx(135 * per_lane, rel=0.1)
+
+
+def input_slots():
+    """Slots that all chunks of ``CUT`` load for a kernel block."""
+    rows, segments = sum(map(sum, row_loads(WIDE, 4, 1))), sum(segment_loads(WIDE, 8))
+    return rows * segments * 2

@@ -1,59 +1,95 @@
 """A program, run from its DRAM bytes by an independent walk, leaves in DRAM what the golden model expects."""
 import random
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from compiler.emit import compile_network
 from compiler.tile import choose_tiling
+from golden.array import convolve
 from golden.cycles import tiled_nonzero_macs
+from golden.formats import dense_channels
 from golden.layer import run_layer
 from golden.network import QuantisedNetwork, gather
+from golden.tiling import Tiling
 from hw.config import AcceleratorConfig
 from hw.configs import CONFIGS
-from hw.descriptor import FIELD_BY_NAME
+from hw.descriptor import DESCRIPTOR_BYTES, FIELD_BY_NAME, unpack
 
 from .random_layers import DENSITIES, random_layer, random_map, single
 from .random_networks import random_network
-from .walk import Walk
+from .walk import IntersectWalk, Walk
 
 TINY = CONFIGS["tiny"]
 WIDE = AcceleratorConfig("wide", value_width=16, groups=3, lanes=32, block=32, drain=8, weight_depth=224, tile_slots=24,
                          sum_windows=20, pool_columns=4)
+#: The intersect array with blocks of 16, 32 and 64 channels: four, two and one map word in a beat of the weight image.
+BLOCK_16 = CONFIGS["tiny_snapea"]
+BLOCK_32 = AcceleratorConfig("block_32", value_width=8, groups=3, lanes=32, block=32, drain=8, weight_depth=224,
+                             tile_slots=24, sum_windows=16, pool_columns=4, array="intersect", clusters=8)
+BLOCK_64 = AcceleratorConfig("block_64", value_width=8, groups=1, lanes=64, block=64, drain=4, weight_depth=448,
+                             tile_slots=20, sum_windows=32, pool_columns=4, array="intersect", clusters=2, pes=3)
+INTERSECT = [BLOCK_16, BLOCK_32, BLOCK_64]
 
 
-def run_and_compare(network, config, x, note):
-    program = compile_network(network, config, base_address=0x2000_0000)
+def run_and_compare(network, config, x, note, **options):
+    program = compile_network(network, config, base_address=0x2000_0000, **options)
     dram = program.load(x)
     # What is not initial contents may hold anything.
     untouched = np.ones(len(dram), bool)
     for address, data in [*program.segments, program.encode_input(x)]:
         untouched[address - program.base:address - program.base + len(data)] = False
     dram[untouched] = np.random.default_rng(0).integers(0, 256, int(untouched.sum()))
-    walk = Walk(config, dram, program.base)
+    walk = (IntersectWalk if config.intersect else Walk)(config, dram, program.base)
     walk.run(program.descriptor_address, program.layer_count)
     expected = program.expected(x)
     for name in network.maps:
         received = program.read_map(name, dram)
         wrong = np.argwhere(received != expected[name])
         assert not len(wrong), f"{note}: map {name} at {wrong[0]}: {program.explain()}"
-    work = sum(tiled_nonzero_macs(choice.geometry, choice.tiling, run_layer(layer, gather(expected, layer.inputs)))
+    work = sum(macs(choice, layer, gather(expected, layer.inputs), config)
                for layer, choice in zip(network.layers, program.choices.values(), strict=True))
-    assert walk.lane_work == work, note
-    return program, expected
+    stops = config.intersect and any(stop_phases(program, dram))
+    assert walk.lane_work <= work if stops else walk.lane_work == work, note
+    return program, expected, work - walk.lane_work
+
+
+def macs(choice, layer, x, config):
+    """Multiplications without a stop: both operands are not 0, or the activation alone; windows for each tile."""
+    result = run_layer(layer, x)
+    if config.intersect:
+        pairs = convolve(x != 0, (layer.weights != 0).astype(int), stride=layer.stride, pad=layer.pad,
+                         size=layer.full_shape[1:])
+        result = replace(result, nonzeros=pairs.sum(axis=0))
+        return tiled_nonzero_macs(replace(choice.geometry, out_channels=1), choice.tiling, result)
+    return tiled_nonzero_macs(choice.geometry, choice.tiling, result)
+
+
+def stop_phases(program, dram):
+    """Field ``stop_phase`` of each descriptor."""
+    first = program.descriptor_address - program.base
+    return [unpack(bytes(dram[at:at + DESCRIPTOR_BYTES]))["stop_phase"]
+            for at in range(first, first + DESCRIPTOR_BYTES * program.layer_count, DESCRIPTOR_BYTES)]
+
+
+def with_phases(network, config, phases):
+    """The tilings of ``network`` with ``phases`` phases of every layer."""
+    choices = compile_network(network, config).choices
+    return {name: replace(choice.tiling, phases=phases) for name, choice in choices.items()}
 
 
 def fits(layer, config):
     """Whether some tiling fits: with pooling, a large kernel or stride may ask for more slots than there are."""
     try:
-        choose_tiling(layer.geometry(0 if layer.in_shape[0] <= config.block else None), config)
+        choose_tiling(layer.geometry(0 if layer.in_shape[0] <= dense_channels(config) else None), config)
     except ValueError:
         return False
     return True
 
 
-def random_case(seed, config):
-    """A layer that fits, of random shape, with a map."""
+def random_case(seed, config, most_macs=1_000_000):
+    """A layer that fits, of random shape and at most ``most_macs`` multiplications, with a map."""
     pick = random.Random(seed)
     rng = np.random.default_rng(seed)
     while True:
@@ -67,7 +103,7 @@ def random_case(seed, config):
                              relu=relu, signed_in=signed_in, pool=pool, pool_ceil=pick.random() < 0.7,
                              keep_full=bool(pool) and pick.random() < 0.5)
         size = layer.full_shape[1:]
-        if min(size) >= 1 and layer.weights.size * size[0] * size[1] < 1_000_000 and fits(layer, config):
+        if min(size) >= 1 and layer.weights.size * size[0] * size[1] < most_macs and fits(layer, config):
             density = pick.choice(DENSITIES)
             return layer, random_map(rng, shape, width=config.value_width, signed=signed_in, density=density)
 
@@ -95,7 +131,7 @@ def test_network_with_many_chunks_passes_and_kernel_blocks(config):
                          signed_in=True, relu=False)
     network = QuantisedNetwork("network", width, (3, 21, 27), True, (first, second, third, fourth, fifth), ("c", "e"))
     x = random_map(rng, (3, 21, 27), width=width, signed=True, density=0.3)
-    program, expected = run_and_compare(network, config, x, f"config {config.name}")
+    program, expected, _ = run_and_compare(network, config, x, f"config {config.name}")
     tilings = [choice.tiling for choice in program.choices.values()]
     assert max(tiling.passes for tiling in tilings) > 1
     pairs = list(zip(tilings, network.layers, strict=True))
@@ -128,3 +164,140 @@ def test_walk_notices_a_wrong_image(broken):
         dram[at:at + 4] = [0, 0, 0, 0x20]
     Walk(TINY, dram, program.base).run(program.descriptor_address, program.layer_count)
     assert (program.read_map("layer", dram) != program.expected(x)["layer"]).any()
+
+
+# ---- intersect array -----------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("config", INTERSECT, ids=lambda config: config.name)
+@pytest.mark.parametrize("seed", range(24))
+def test_random_layer_in_phases(config, seed):
+    layer, x = random_case(seed, config, 250_000)
+    network, phases = single(layer), 1 + seed % 4
+    run_and_compare(network, config, x, f"seed {seed}, config {config.name}, {phases} phases, {layer.in_shape}, "
+                    f"weights {layer.weights.shape}, stride {layer.stride}, pad {layer.pad}, pool {layer.pool}",
+                    tilings=with_phases(network, config, phases))
+
+
+def test_random_layers_reach_what_makes_phases_hard():
+    seen = set()
+    for config in INTERSECT:
+        for seed in range(24):
+            layer, _ = random_case(seed, config, 250_000)
+            if seed % 4 == 0:
+                continue
+            tiling = compile_network(single(layer), config).choices[layer.name].tiling
+            stops = layer.low == 0 and not layer.signed_in
+            seen |= {name for name, holds in {
+                "stop": stops, "no stop": not stops, "ReLU of signed input": layer.low == 0 and layer.signed_in,
+                "row chunks": stops and tiling.chunk_rows < layer.weights.shape[2],
+                "passes": stops and tiling.passes > 1, "pool": stops and layer.pool,
+                "kernel blocks": stops and len(layer.weights) > config.lanes,
+            }.items() if holds}
+    assert len(seen) == 7, sorted(seen)
+
+
+@pytest.mark.parametrize("config", INTERSECT, ids=lambda config: config.name)
+def test_phases_of_channel_and_row_chunks_with_remainders(config):
+    rng = np.random.default_rng(8)
+    layer = random_layer(rng, "layer", "input", (2 * config.block + 3, 7, 9), width=8, kernel=(3, 2), out_channels=5,
+                         pad=(1, 0, 1, 1))
+    x = random_map(rng, layer.in_shape, width=8, signed=False, density=0.5)
+    tilings = {"layer": Tiling(config.block, 2, 2, 4, 3, 4, 4)}
+    program, _, saved = run_and_compare(single(layer), config, x, f"config {config.name}", tilings=tilings)
+    assert program.choices["layer"].tiles == 12 and saved
+
+
+#: What the weights of a layer may be like, as a function of random ones.
+ADVERSARIAL = {
+    "negative": lambda weights: -np.abs(weights) - (weights == 0),
+    "positive": lambda weights: np.abs(weights),
+    "zero": lambda weights: weights * 0,
+    "one positive": lambda weights: np.where(np.arange(weights.size).reshape(weights.shape) % weights[0].size == 3, 9,
+                                             -np.abs(weights)),
+    "equal": lambda weights: np.where(weights < 0, -5, 5),
+    "extreme": lambda weights: np.where(weights < 0, -127, 127),
+    "one lane of zeros": lambda weights: weights * (np.arange(len(weights)) != 1)[:, None, None, None],
+}
+
+
+@pytest.mark.parametrize("phases", [1, 2, 4, 7])
+@pytest.mark.parametrize("kind", ADVERSARIAL)
+@pytest.mark.parametrize("shape, kernel, out_channels", [((1, 1, 1), (1, 1), 1), ((17, 5, 6), (3, 3), 18)])
+def test_adversarial_weights_and_biases_of_both_signs(kind, phases, shape, kernel, out_channels):
+    for seed, (bias, signed_in) in enumerate([(-3000, False), (0, False), (3000, False), (100, True)]):
+        rng = np.random.default_rng(seed)
+        layer = random_layer(rng, "layer", "input", shape, width=8, kernel=kernel, out_channels=out_channels,
+                             pad=(kernel[0] // 2,) * 4, signed_in=signed_in)
+        layer = replace(layer, weights=ADVERSARIAL[kind](layer.weights), bias=np.full(out_channels, bias),
+                        shift=np.full(out_channels, 20))
+        x = random_map(rng, shape, width=8, signed=signed_in, density=0.6)
+        network, note = single(layer), f"seed {seed}, bias {bias}, signed {signed_in}"
+        program, _, saved = run_and_compare(network, BLOCK_16, x, note,
+                                            tilings=with_phases(network, BLOCK_16, phases))
+        assert stop_phases(program, program.load(x)) == [int(phases > 1 and not signed_in)], note
+        if signed_in or phases == 1 or kind in ("positive", "zero"):
+            assert saved == 0, note
+        if (kind, bias, signed_in) == ("negative", -3000, False) and phases > 1:
+            # Below 0 before the first multiplication.
+            assert saved == macs(program.choices["layer"], layer, x, BLOCK_16), note
+
+
+@pytest.mark.parametrize("classes", [0, 1, 3])
+def test_network_with_the_phases_that_the_compiler_chooses(classes):
+    rng, shape = np.random.default_rng(11), (3, 12, 14)
+    first = random_layer(rng, "a", "input", shape, width=8, kernel=(3, 3), out_channels=40, pad=(1, 1, 1, 1), pool=2)
+    second = random_layer(rng, "b", "a", first.pooled_shape, width=8, kernel=(3, 3), out_channels=20, pad=(1, 1, 1, 1))
+    third = random_layer(rng, "c", "b", second.full_shape, width=8, kernel=(2, 2), out_channels=9, relu=False)
+    network = QuantisedNetwork("network", 8, shape, False, (first, second, third), ("c",))
+    x = random_map(rng, shape, width=8, signed=False, density=0.8)
+    config = replace(BLOCK_16, name="roomy", weight_depth=640, sum_windows=64)
+    program, _, saved = run_and_compare(network, config, x, f"{classes} classes", negative_classes=classes,
+                                        densities={"a": 0.9, "b": 0.9})
+    phases = [choice.tiling.phases for choice in program.choices.values()]
+    assert phases[1] == 1 + classes and phases[2] == 1
+    assert (saved > 0) == (classes > 0)
+
+
+@pytest.mark.parametrize("threshold, output", [(-2**31, "golden"), (2**31 - 1, "zero")])
+def test_prediction(threshold, output):
+    """No sum is below the lowest threshold; all are below the highest, and end as 0."""
+    rng = np.random.default_rng(3)
+    layer = random_layer(rng, "layer", "input", (40, 5, 6), width=8, kernel=(2, 2), out_channels=18)
+    network, x = single(layer), random_map(rng, layer.in_shape, width=8, signed=False, density=0.5)
+    tilings = {"layer": Tiling(16, 1, 2, 8, 1, 2, 3)}
+    program = compile_network(network, BLOCK_16, tilings=tilings)
+    dram = program.load(x)
+    dram[program.descriptor_address - program.base + 4 * FIELD_BY_NAME["predict"].word] = 1
+    walk = PredictingWalk(BLOCK_16, dram, program.base)
+    walk.threshold = threshold
+    walk.run(program.descriptor_address, program.layer_count)
+    expected = program.expected(x)["layer"]
+    assert expected.any()
+    assert (program.read_map("layer", dram) == (expected if output == "golden" else 0)).all()
+
+
+class PredictingWalk(IntersectWalk):
+    """With one threshold for all lanes in place of those of the image, which are 0."""
+    def take_weights(self, *arguments):
+        found = super().take_weights(*arguments)
+        assert all(threshold == 0 for _, threshold, _ in found)
+        return [(start, self.threshold, words) for start, _, words in found]
+
+
+@pytest.mark.parametrize("broken", ["header", "scale", "start", "map", "value", "phases"])
+def test_intersect_walk_notices_a_wrong_image(broken):
+    rng = np.random.default_rng(5)
+    layer = random_layer(rng, "layer", "input", (20, 6, 9), width=8, kernel=(3, 3), out_channels=16, pad=(1, 1, 1, 1))
+    x = random_map(rng, layer.in_shape, width=8, signed=False, density=0.5)
+    network = single(layer)
+    program = compile_network(network, BLOCK_16, tilings=with_phases(network, BLOCK_16, 2))
+    dram, weights = program.load(x), program.segments[1][0] - program.base
+    start = weights + 8 + 16 * 16
+    words = program.choices["layer"].tiling.chunk_rows * 3 * 2
+    at, flip = {"header": (weights, 1), "scale": (weights + 8 + 9, 0xFF), "start": (start + 3, 0x20),
+                "map": (start + 8, 0x01), "value": (start + 8 + -(-words // 4) * 8, 0x40),
+                "phases": (program.descriptor_address - program.base + 4 * FIELD_BY_NAME["phases"].word, 1)}[broken]
+    dram[at] ^= flip
+    with pytest.raises(AssertionError):
+        IntersectWalk(BLOCK_16, dram, program.base).run(program.descriptor_address, program.layer_count)
+        assert (program.read_map("layer", dram) == program.expected(x)["layer"]).all()

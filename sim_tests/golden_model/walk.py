@@ -11,7 +11,12 @@ S = 4
 
 
 class Walk:
-    """Runs the descriptors of a region ``dram`` (uint8) that starts at address ``base``."""
+    """Runs the descriptors of a region ``dram`` (uint8) that starts at address ``base`` with the broadcast array.
+
+    ``lane_work`` counts multiplications.
+    """
+    #: Whether the sums of a pass are kept even if there is a single round.
+    always_keeps = False
 
     def __init__(self, config, dram, base):
         self.c, self.dram, self.base = config, dram, base
@@ -41,13 +46,22 @@ class Walk:
         assert len(channel_chunks) == 1 or d["chunk_channels"] % c.block == 0
         chunks = [(channels, rows) for channels in channel_chunks
                   for rows in self.cut(d["kernel_rows"], d["chunk_rows"])]
+        rounds = [(phase, channels, rows) for phase in range(d["phases"]) for channels, rows in chunks]
+        self.check_phases()
         for m in range(-(-d["out_channels"] // c.lanes)):
             lanes = min(c.lanes, d["out_channels"] - m * c.lanes)
             scales = self.take_scales(lanes)
             chunk_start = self.weight_at
             for first in range(0, len(tiles), d["tiles_per_pass"]):
                 self.weight_at = chunk_start
-                self.run_pass(m, lanes, tiles[first:first + d["tiles_per_pass"]], chunks, scales)
+                self.run_pass(m, lanes, tiles[first:first + d["tiles_per_pass"]], rounds, scales)
+            self.end_kernel_block()
+
+    def check_phases(self):
+        assert (self.d["phases"], self.d["stop_phase"], self.d["predict"]) == (1, 0, 0)
+
+    def end_kernel_block(self):
+        """``weight_at`` is behind the weights that the last pass has read: nothing is left to check."""
 
     @staticmethod
     def cut(total, step):
@@ -90,12 +104,14 @@ class Walk:
         assert not weights[:, :, lanes:].any()
         return weights[:, :, :lanes].astype(np.int64)
 
-    def run_pass(self, m, lanes, tiles, chunks, scales):
+    def run_pass(self, m, lanes, tiles, rounds, scales):
         c, d = self.c, self.d
         windows = sum(len(rows) * len(columns) for rows, columns in tiles)
-        assert len(chunks) == 1 or -(-windows // c.groups) <= c.sum_windows
+        assert len(rounds) == 1 and not self.always_keeps or -(-windows // c.groups) <= c.sum_windows
         sums = {}
-        for channels, kernel_rows in chunks:
+        for number, (phase, channels, kernel_rows) in enumerate(rounds):
+            self.phase, self.first_round = phase, number == 0
+            self.phase_ends = number + 1 == len(rounds) or rounds[number + 1][0] != phase
             weights = self.take_weights(lanes, len(kernel_rows) * d["kernel_columns"], len(channels))
             turn = 0
             for tile, (rows, columns) in enumerate(tiles):
@@ -105,10 +121,9 @@ class Walk:
                         # The partial sum's home: the group whose turn it is, and its place there.
                         key = divmod(turn, c.groups)
                         turn += 1
-                        part = self.window(x, row, column, kernel_rows, weights, lanes)
-                        sums[key] = sums.get(key, (tile, row, column, 0))
-                        assert sums[key][:3] == (tile, row, column)
-                        sums[key] = (tile, row, column, sums[key][3] + part)
+                        before = sums.get(key, (tile, row, column, np.zeros(lanes, object)))
+                        assert before[:3] == (tile, row, column)
+                        sums[key] = (tile, row, column, self.window(before[3], x, row, column, kernel_rows, weights))
         for tile, (rows, columns) in enumerate(tiles):
             values = {(row, column): self.finish(total, scales)
                       for owner, row, column, total in sums.values() if owner == tile}
@@ -172,15 +187,19 @@ class Walk:
         assert not any(data)
         return pixels
 
-    def window(self, x, row, column, kernel_rows, weights, lanes):
-        """The sums (one for each lane) of a window and chunk."""
-        d, total = self.d, np.zeros(lanes, object)
-        for tap_row, kernel_row in enumerate(kernel_rows):
-            for tap_column in range(d["kernel_columns"]):
-                at = (row * d["stride"] - d["pad_top"] + kernel_row, column * d["stride"] - d["pad_left"] + tap_column)
-                for channel, value in x.get(at, {}).items():
-                    total = total + value * weights[tap_row * d["kernel_columns"] + tap_column][channel].astype(object)
-                    self.lane_work += lanes
+    def pixels_under(self, x, row, column, kernel_rows):
+        """{channel: value} under each tap of a window, tap by tap."""
+        d = self.d
+        y, left = row * d["stride"] - d["pad_top"], column * d["stride"] - d["pad_left"]
+        return [x.get((y + kernel_row, left + tap_column), {})
+                for kernel_row in kernel_rows for tap_column in range(d["kernel_columns"])]
+
+    def window(self, total, x, row, column, kernel_rows, weights):
+        """The sums (one for each lane) of a window after a round, from those before it."""
+        for tap, pixel in enumerate(self.pixels_under(x, row, column, kernel_rows)):
+            for channel, value in pixel.items():
+                total = total + value * weights[tap][channel].astype(object)
+                self.lane_work += len(total)
         return total
 
     def finish(self, sums, scales):
@@ -238,3 +257,85 @@ class Walk:
                     address = (d[f"{kind}_address"] + y * d[f"{kind}_row_bytes"] + segment * d[f"{kind}_segment_bytes"]
                                + (m * c.lanes // c.block + block) * c.slot_bytes)
                     self.write(address, words + data + bytes(-len(data) % 8))
+
+
+class IntersectWalk(Walk):
+    """The same with the intersect array. A sum that is final is kept as a ``Final``."""
+    always_keeps = True
+
+    def check_phases(self):
+        d = self.d
+        assert 1 <= d["phases"] <= 7 and d["stop_phase"] < d["phases"]
+        assert d["phases"] > 1 or not d["predict"]
+        assert d["clamp_low"] == 0 or not (d["stop_phase"] or d["predict"])
+        assert not d["signed_in"] or not d["stop_phase"]
+
+    def take_beat(self):
+        self.weight_at += 8
+        return self.read(self.weight_at - 8, 8)
+
+    def take_scales(self, lanes):
+        """Header, then scales: no bias is left for the requantiser."""
+        header = self.take_beat()
+        assert not any(header[4:])
+        scales = super().take_scales(lanes)
+        assert all(bias == 0 for bias, _, _ in scales)
+        self.weights_end = self.weight_at + 8 * int.from_bytes(header[:4], "little")
+        return scales
+
+    def end_kernel_block(self):
+        assert self.weight_at == self.weights_end
+
+    def take_weights(self, lanes, taps, channels):
+        """(start, threshold, {channel: weight} of each tap in the order of the words) of each lane of a round."""
+        block = self.c.block
+        blocks = -(-channels // block)
+        assert taps * blocks * block <= self.c.weight_depth
+        found = []
+        for _ in range(lanes):
+            start = self.take_beat()
+            map_beats = -(-taps * blocks * block // 64)
+            maps = int.from_bytes(b"".join(self.take_beat() for _ in range(map_beats)), "little")
+            assert maps >> taps * blocks * block == 0
+            count = bin(maps).count("1")
+            values = b"".join(self.take_beat() for _ in range(-(-count // 8)))
+            assert not any(values[count:])
+            words, at = [], 0
+            for tap in range(taps):
+                words.append({})
+                for channel in range(blocks * block):
+                    if maps >> tap * blocks * block + channel & 1:
+                        assert channel < channels and values[at] != 0
+                        words[tap][channel] = values[at] - 256 * (values[at] >> 7)
+                        at += 1
+            stop = self.d["stop_phase"]
+            assert not stop or self.phase < stop or all(weight < 0 for word in words for weight in word.values())
+            found.append((int.from_bytes(start[:4], "little", signed=True),
+                          int.from_bytes(start[4:], "little", signed=True), words))
+            assert self.first_round or found[-1][0] == 0
+        return found
+
+    def window(self, total, x, row, column, kernel_rows, weights):
+        d, sums = self.d, []
+        pixels = self.pixels_under(x, row, column, kernel_rows)
+        stops = d["stop_phase"] and self.phase >= d["stop_phase"]
+        for before, (start, threshold, words) in zip(total, weights, strict=True):
+            sums.append(before)
+            if isinstance(before, Final):
+                continue
+            value = start if self.first_round else before
+            for pixel, word in zip(pixels, words, strict=True):
+                for channel, weight in word.items():
+                    if channel in pixel and not (stops and value < 0):
+                        value += pixel[channel] * weight
+                        self.lane_work += 1
+            if stops and value < 0:
+                value = Final(value)
+            if d["predict"] and self.phase == 0 and self.phase_ends and value < threshold:
+                value = Final(-1)
+            sums[-1] = value
+        return np.array(sums, object)
+
+
+class Final(int):
+    """A sum that stays as it is."""

@@ -33,7 +33,7 @@ FIELDS = {
     ("capability", "groups"): (0, 0x0000001f),
     ("capability", "lanes"): (5, 0x00003fe0),
     ("capability", "value_width"): (14, 0x0007c000),
-    ("capability", "block"): (19, 0x01f80000),
+    ("capability", "block"): (19, 0x03f80000),
     ("capability", "array"): (28, 0xf0000000),
     ("control", "start"): (0, 0x00000001),
     ("control", "stop"): (1, 0x00000002),
@@ -85,7 +85,7 @@ COUNTERS = (
 LOG_BYTES = 128
 
 #: First word and size of a descriptor; the 32-bit word of each field.
-DESCRIPTOR_MAGIC = 0x5a534b02
+DESCRIPTOR_MAGIC = 0x5a534b03
 DESCRIPTOR_BYTES = 192
 DESCRIPTOR_WORDS = {
     "magic": 0,
@@ -125,4 +125,7 @@ DESCRIPTOR_WORDS = {
     "pool_address": 34,
     "pool_row_bytes": 35,
     "pool_segment_bytes": 36,
+    "phases": 37,
+    "stop_phase": 38,
+    "predict": 39,
 }

@@ -97,6 +97,11 @@ def test_an_outlier_shows_in_the_error():
     assert part == "design" and leave_one_out(points)["luts"][1] > .4
 
 
+def test_the_intersect_array_is_refused():
+    with pytest.raises(ValueError, match="the resource model knows the broadcast array only, and configuration snapea"):
+        calibrated().resources(CONFIGS["snapea"])
+
+
 @pytest.mark.parametrize("change", [{"groups": 4}, {"lanes": 64}, {"drain": 8}])
 def test_more_of_anything_takes_more(change):
     small = CONFIGS["small"]

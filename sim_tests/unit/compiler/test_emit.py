@@ -1,11 +1,12 @@
-"""Programs: the weight image by the byte, the descriptor list, and a region in which nothing overlaps."""
+"""Programs: the descriptor list, phases, and a region in which nothing overlaps."""
 import dataclasses
 import itertools
 
 import numpy as np
 import pytest
 
-from compiler.emit import compile_network, weight_image
+from compiler.emit import compile_network
+from compiler.image import image_bytes
 from compiler.tile import choose_tiling
 from golden.layer import Slice, Target
 from golden.network import QuantisedNetwork
@@ -14,7 +15,7 @@ from hw.configs import CONFIGS
 from hw.descriptor import DESCRIPTOR_BYTES, unpack
 from sim_tests.golden_model.random_layers import random_layer, random_map, single
 
-TINY = CONFIGS["tiny"]
+TINY, SNAPEA = CONFIGS["tiny"], CONFIGS["snapea"]
 
 
 def two_layers():
@@ -23,29 +24,6 @@ def two_layers():
                          pool=2, keep_full=True)
     second = random_layer(rng, "b", "a", first.pooled_shape, width=8, kernel=(3, 3), out_channels=4, relu=False)
     return QuantisedNetwork("two", 8, (3, 9, 13), False, (first, second), ("b",))
-
-
-def test_weight_image_by_the_byte():
-    rng = np.random.default_rng(1)
-    layer = random_layer(rng, "a", "input", (17, 4, 4), width=8, kernel=(2, 2), out_channels=18)
-    image = weight_image(layer, Tiling(16, 1, 2, 3, 1, 1), TINY)
-    at = 0
-    for lanes in (range(16), range(16, 18)):
-        for lane in range(lanes[0], lanes[0] + 16):
-            bias, scale, shift = ((int(values[lane]) for values in (layer.bias, layer.scale, layer.shift))
-                                  if lane in lanes else (0, 0, 0))
-            assert image[at:at + 8] == bias.to_bytes(8, "little", signed=True)
-            assert int.from_bytes(image[at + 8:at + 16], "little") == scale + (shift << 32)
-            at += 16
-        for channels in (range(16), range(16, 17)):
-            for row in range(2):
-                for column in range(2):
-                    for channel in channels:
-                        weights = [int(layer.weights[lane, channel, row, column]) & 255 for lane in lanes]
-                        beats = bytes(weights).ljust(-(-len(lanes) // 8) * 8, b"\0")
-                        assert image[at:at + len(beats)] == beats
-                        at += len(beats)
-    assert at == len(image)
 
 
 def test_descriptors_and_registers():
@@ -64,6 +42,55 @@ def test_descriptors_and_registers():
     assert (second["in_block_bytes"], second["pool_address"]) == (128, 0)
     assert second["full_address"] == program.maps["b"].address and program.maps["b"].signed
     assert [first["weight_address"], second["weight_address"]] == [address for address, _ in program.segments[1:]]
+
+
+def phase_fields(network, config, **options):
+    """(phases, stop_phase, predict) of each layer."""
+    _, words = compile_network(network, config, **options).segments[0]
+    fields = (unpack(words[at:at + DESCRIPTOR_BYTES]) for at in range(0, len(words), DESCRIPTOR_BYTES))
+    return [(layer["phases"], layer["stop_phase"], layer["predict"]) for layer in fields]
+
+
+def test_layers_stop_where_that_is_exact_and_pays():
+    rng, options = np.random.default_rng(4), dict(width=8, kernel=(3, 3), pad=(1, 1, 1, 1), out_channels=64)
+    layers = [random_layer(rng, "a", "input", (48, 16, 16), signed_in=True, **options),
+              random_layer(rng, "b", "a", (64, 16, 16), **options),
+              random_layer(rng, "c", "b", (64, 16, 16), relu=False, **options)]
+    network = QuantisedNetwork("three", 8, (48, 16, 16), True, tuple(layers), ("c",))
+    # Signed input, ReLU, no ReLU.
+    assert phase_fields(network, SNAPEA) == [(1, 0, 0), (4, 1, 0), (1, 0, 0)]
+    assert phase_fields(network, SNAPEA, negative_classes=1)[1] == (2, 1, 0)
+    assert phase_fields(network, SNAPEA, negative_classes=0) == [(1, 0, 0)] * 3
+    assert phase_fields(network, SNAPEA, densities={"a": 0.05})[1] == (1, 0, 0)
+    given = {layer.name: Tiling(48 if layer.name == "a" else 64, 3, 4, 4, 16, 1, 3) for layer in layers}
+    assert phase_fields(network, SNAPEA, tilings=given) == [(3, 0, 0), (3, 1, 0), (3, 0, 0)]
+    one, other = (compile_network(network, CONFIGS["small"], negative_classes=classes).segments for classes in (3, 0))
+    assert one == other and phase_fields(network, CONFIGS["small"]) == [(1, 0, 0)] * 3
+
+
+def test_an_input_of_more_than_32_channels_is_not_dense():
+    for channels, dense in ((32, True), (33, False)):
+        layer = random_layer(np.random.default_rng(5), "a", "input", (channels, 4, 4), width=8, kernel=(1, 1),
+                             out_channels=3)
+        assert compile_network(single(layer), SNAPEA).maps["input"].dense == dense
+
+
+@pytest.mark.parametrize("classes", [-1, 7])
+def test_negative_classes_that_are_too_many_are_refused(classes):
+    with pytest.raises(ValueError, match=f"negative_classes must be 0 to 6, not {classes}"):
+        compile_network(two_layers(), SNAPEA, negative_classes=classes)
+
+
+def test_drivers_get_no_image_of_the_intersect_array():
+    with pytest.raises(ValueError, match="drivers do not know the intersect array yet, which configuration snapea has"):
+        image_bytes(compile_network(two_layers(), SNAPEA))
+
+
+def test_layers_that_do_not_fit_the_intersect_array_are_refused_by_name():
+    layer = random_layer(np.random.default_rng(5), "wide", "input", (3, 60, 60), width=8, kernel=(7, 7),
+                         out_channels=3, stride=4, pool=3)
+    with pytest.raises(ValueError, match="layer wide: no tile of a 7 x 7 kernel fits configuration tiny_snapea"):
+        compile_network(single(layer), CONFIGS["tiny_snapea"])
 
 
 def joined(*, order=(0, 1), **changes):

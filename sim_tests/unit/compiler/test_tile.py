@@ -10,7 +10,7 @@ from golden.cycles import estimate
 from golden.tiling import Geometry, Tiling, ceil_div, check_tiling, loaded_span, segments_of, tile_spans
 from hw.configs import CONFIGS
 
-TINY, DEFAULT = CONFIGS["tiny"], CONFIGS["default"]
+TINY, DEFAULT, TINY_SNAPEA = CONFIGS["tiny"], CONFIGS["default"], CONFIGS["tiny_snapea"]
 
 
 def random_geometry(seed, side=14):
@@ -96,6 +96,33 @@ def test_tilings_that_do_not_fit_are_refused(changes, message):
     check_tiling(geometry, Tiling(**good), TINY)
     with pytest.raises(ValueError, match=message):
         check_tiling(geometry, Tiling(**good | changes), TINY)
+
+
+@pytest.mark.parametrize(("changes", "message"), [
+    ({"phases": 8}, "phases must be 1 to 7 in the intersect array, not 8"), ({"phases": 0}, "not 0"),
+    ({"tiles_per_pass": 12, "passes": 1}, "a pass of 144 windows does not fit 2 x 32 partial sums"),
+    ({"chunk_rows": 3, "chunk_channels": 33}, "a chunk of 432 weights does not fit weight_depth 160")])
+def test_tilings_of_the_intersect_array_that_do_not_fit_are_refused(changes, message):
+    """Sums are kept, and blocks stored whole, also in a single round."""
+    geometry = Geometry(12, 12, 33, 3, 3, 1, 1, 1, 12, 12, 16)
+    good = {"chunk_channels": 16, "chunk_rows": 3, "tile_rows": 4, "tile_columns": 4, "tiles_per_pass": 4, "passes": 3,
+            "phases": 7}
+    check_tiling(geometry, Tiling(**good), TINY_SNAPEA)
+    with pytest.raises(ValueError, match=message):
+        check_tiling(geometry, Tiling(**good | changes), TINY_SNAPEA)
+    with pytest.raises(ValueError, match="phases must be 1 to 1 in the broadcast array, not 7"):
+        check_tiling(geometry, Tiling(**good), TINY)
+
+
+@pytest.mark.parametrize("phases", [1, 2, 4])
+@pytest.mark.parametrize("seed", range(6))
+def test_searched_tilings_of_the_intersect_array_fit(seed, phases):
+    geometry = random_geometry(seed, side=40)
+    choice = choose_tiling(geometry, TINY_SNAPEA, phases=phases, density_weights=0.9)
+    check_tiling(geometry, choice.tiling, TINY_SNAPEA)
+    assert choice.tiling.phases == phases and choice.cost.unpack > 0
+    text = choice.explain()
+    assert (f"phases {phases}" in text) == (phases > 1) and "unpack" in text
 
 
 def test_pooled_tilings_are_checked():

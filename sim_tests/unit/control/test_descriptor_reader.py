@@ -73,6 +73,21 @@ REFUSED_8 = [("clamp_low", PLAIN, dict(clamp_low=-129)), ("clamp_low", PLAIN, di
              ("clamp_high", PLAIN, dict(clamp_low=-128, clamp_high=255))]
 #: Only where values have 16 bits.
 REFUSED_NULLHOP = [("clamp_high", PLAIN, dict(clamp_low=-1, clamp_high=2**15))]
+#: Legal in the intersect array only: (base, changes).
+LEGAL_PHASES = [(PLAIN, dict(phases=phases, stop_phase=stop_phase, predict=predict))
+                for phases, stop_phase, predict in ((2, 0, 0), (7, 0, 0), (2, 1, 0), (4, 1, 1), (7, 6, 0), (2, 0, 1))]
+LEGAL_PHASES += [(PLAIN, dict(phases=3, signed_in=1)), (PLAIN, dict(phases=3, clamp_low=-128)),
+                 (PLAIN, dict(phases=3, predict=1, signed_in=1))]
+#: Refused by the array of each kind.
+REFUSED_BROADCAST = [("phases", PLAIN, dict(phases=2)), ("phases", PLAIN, dict(phases=7, stop_phase=1)),
+                     ("stop_phase", PLAIN, dict(stop_phase=1)), ("predict", PLAIN, dict(predict=1))]
+REFUSED_INTERSECT = [
+    ("phases", PLAIN, dict(stop_phase=1)), ("phases", PLAIN, dict(predict=1)),
+    ("stop_phase", PLAIN, dict(phases=2, stop_phase=2)), ("stop_phase", PLAIN, dict(phases=3, stop_phase=6)),
+    ("stop_phase", PLAIN, dict(phases=2, stop_phase=1, signed_in=1)),
+    ("stop_phase", PLAIN, dict(phases=2, stop_phase=1, clamp_low=-1)),
+    ("predict", PLAIN, dict(phases=2, predict=1, clamp_low=-128)),
+]
 #: Only where a map word has 16 channels.
 REFUSED_16 = [("dense_shift", DENSE, dict(dense_shift=5)), ("chunk_channels", PLAIN, dict(chunk_channels=24))]
 
@@ -185,7 +200,7 @@ def test_every_field_is_held_to_its_range():
 def test_both_ends_of_a_range_come_through():
     """But for fields whose ends break a relation: those are tested with it."""
     tied = {"magic", "pool", "dense_in", "write_full", "tile_overlap", "chunk_channels", "tile_columns", "clamp_low",
-            "clamp_high"}
+            "clamp_high", "phases", "stop_phase", "predict"}
     ends = {"kernel_columns": (1, 5), "chunk_rows": (1, 3), "in_channels": (32, 8191)}
     aligned = {"in_address": 256, "full_address": 256, "in_block_bytes": 256, "weight_address": 8, "in_row_bytes": 8,
                "in_segment_bytes": 8, "full_row_bytes": 8, "full_segment_bytes": 8}
@@ -196,25 +211,28 @@ def test_both_ends_of_a_range_come_through():
         assert verdict is None, f"{field.name} = {value:#x}"
 
 
-@pytest.mark.parametrize("name", ["tiny", "default", "nullhop"])
+@pytest.mark.parametrize("name", ["tiny", "default", "nullhop", "tiny_snapea"])
 def test_relations_refuse_and_name_the_field(name):
     config = CONFIGS[name]
     cases = REFUSED + (REFUSED_16 if config.block == 16 else []) + (
-        REFUSED_8 if config.value_width == 8 else REFUSED_NULLHOP)
+        REFUSED_8 if config.value_width == 8 else REFUSED_NULLHOP) + (
+        REFUSED_INTERSECT if config.intersect else REFUSED_BROADCAST)
     found = verdicts(config, [words_of(base | changes) for _, base, changes in cases])
     for (field, _, changes), verdict in zip(cases, found, strict=True):
         assert verdict == field_error(field), f"{name}: {changes}"
 
 
-def test_every_relation_has_a_test():
-    conditions = relations(Signal(payloads.layer()), CONFIGS["tiny"])
-    assert {field for field, _ in conditions} == {field for field, *_ in REFUSED + REFUSED_16 + REFUSED_8}
+@pytest.mark.parametrize("name, cases", [("tiny", REFUSED_BROADCAST), ("tiny_snapea", REFUSED_INTERSECT)])
+def test_every_relation_has_a_test(name, cases):
+    conditions = relations(Signal(payloads.layer()), CONFIGS[name])
+    assert {field for field, _ in conditions} == {field for field, *_ in REFUSED + REFUSED_16 + REFUSED_8 + cases}
 
 
-@pytest.mark.parametrize("name", ["tiny", "default"])
+@pytest.mark.parametrize("name", ["tiny", "default", "tiny_snapea"])
 def test_legal_neighbours_of_the_relations_come_through(name):
-    found = verdicts(CONFIGS[name], [words_of(base | changes) for base, changes in LEGAL])
-    for (_, changes), verdict in zip(LEGAL, found, strict=True):
+    cases = LEGAL + (LEGAL_PHASES if CONFIGS[name].intersect else [])
+    found = verdicts(CONFIGS[name], [words_of(base | changes) for base, changes in cases])
+    for (_, changes), verdict in zip(cases, found, strict=True):
         assert verdict is None, f"{name}: {changes}"
 
 
@@ -226,12 +244,17 @@ def test_legal_neighbours_of_the_relations_come_through(name):
     ("default", (1, 1, 512), (1, 1, 513)),
     ("nullhop", (6, 6, 32), (7, 7, 32)),        # 49 taps
     ("nullhop", (6, 6, 32), (7, 7, 8191)),      # the largest product there is
+    ("tiny_snapea", (5, 1, 17), (5, 1, 33)),    # whole blocks of 16: 5 x 32 and 5 x 48
+    ("tiny_snapea", (2, 5, 1), (3, 4, 1)),      # 10 and 12 blocks
+    ("snapea", (3, 3, 64), (3, 3, 65)),
+    ("snapea", (3, 3, 1), (7, 7, 8191)),
 ])
 def test_a_chunk_at_the_limit_fits_and_one_beyond_is_refused(name, at_limit, beyond):
     config = CONFIGS[name]
     layers = [PLAIN | dict(kernel_rows=rows, chunk_rows=rows, kernel_columns=columns, in_channels=channels,
                            chunk_channels=channels) for rows, columns, channels in (at_limit, beyond)]
-    assert at_limit[0] * at_limit[1] * at_limit[2] == config.weight_depth
+    stored = -(-at_limit[2] // config.block) * config.block if config.intersect else at_limit[2]
+    assert at_limit[0] * at_limit[1] * stored == config.weight_depth
     assert verdicts(config, [words_of(layer) for layer in layers]) == [None, (CHUNK_ERROR, ADDRESS)]
 
 

@@ -48,26 +48,30 @@ def loaded(origin, windows, stride, pad, kernel_first, kernel, size):
 
 
 def jobs_of(layer, config):
-    """(load, group, collect, errors) of every job in order; ``collect`` is None but for the last chunk.
+    """(load, group, collect, errors) of every job in order; ``collect`` is None but for the last round.
 
     A field that has no meaning is left out. ``errors`` names what the hardware must refuse from this tile on.
     """
     channel_chunks = chunks_of(layer["in_channels"], layer["chunk_channels"])
     row_chunks = chunks_of(layer["kernel_rows"], layer["chunk_rows"])
     chunks = [(channel, row) for channel in channel_chunks for row in row_chunks]
+    rounds = [(phase, chunk) for phase in range(layer["phases"]) for chunk in chunks]
     tiles = tiles_of(layer)
     passes = [tiles[first:first + count] for first, count in chunks_of(len(tiles), layer["tiles_per_pass"])]
     for kernel, lanes in chunks_of(layer["out_channels"], config.lanes):
         for number, pass_ in enumerate(passes):
-            for chunk in chunks:
+            for round_ in rounds:
+                phase, chunk = round_
                 windows = 0
                 for tile in pass_:
                     load, group, slots = input_of(layer, config, tile, *chunk)
-                    final = chunk == chunks[-1]
+                    final = round_ == rounds[-1]
                     words = ceil_div(lanes, config.block) * config.block // config.drain
-                    whole = len(chunks) == 1    # its weights stay for all passes
+                    whole = len(rounds) == 1    # its weights stay for all passes
                     first, last = tile is tiles[0], tile is tiles[-1]
-                    group |= {"first_chunk": chunk == chunks[0], "last_chunk": final, "pass_first": tile is pass_[0],
+                    group |= {"first_chunk": round_ == rounds[0], "last_chunk": final, "pass_first": tile is pass_[0],
+                              "stop": 0 < layer["stop_phase"] <= phase,
+                              "predict": bool(layer["predict"]) and phase == 0 and chunk == chunks[-1],
                               "weights_first": first if whole else tile is pass_[0],
                               "weights_last": last if whole else tile is pass_[-1], "lanes": lanes, "words": words}
                     y, x, rows, columns = tile
@@ -78,7 +82,8 @@ def jobs_of(layer, config):
                     errors = set()
                     if slots > config.tile_slots or load["rows"] >= 1 << LOCAL_BITS:
                         errors.add("tile_too_large")
-                    if not whole and ceil_div(windows, config.groups) > config.sum_windows:
+                    kept = not whole or config.intersect
+                    if kept and ceil_div(windows, config.groups) > config.sum_windows:
                         errors.add("pass_too_large")
                     if layer["pool"] and max(1, ceil_div(columns - layer["pool"], 2) + 1) > config.pool_columns:
                         errors.add("pool_too_wide")
@@ -141,6 +146,10 @@ def random_layer(chance, config):
         "tile_columns": chance.choice([4, 8, 12, 32]) if not pool else chance.choice([8, 16, 32]),
         "tiles_per_pass": chance.choice([1, 2, 3, 65535]),
     }
+    if config.intersect:
+        layer["phases"] = chance.choice([1, 2, 4])
+        layer["stop_phase"] = chance.randrange(layer["phases"])
+        layer["predict"] = chance.randint(0, 1)
     return layer | {"passes": passes_of(layer)}
 
 
@@ -165,7 +174,8 @@ def take(number, layers):
 
 
 #: (configuration, seed) of the runs of random layers.
-RANDOM_RUNS = [(name, seed) for name in ("tiny", "small", "default", "nullhop") for seed in range(4)]
+RANDOM_RUNS = [(name, seed) for name in ("tiny", "small", "default", "nullhop", "tiny_snapea")
+               for seed in range(4)]
 
 
 def layers_of_run(name, seed):
@@ -267,7 +277,7 @@ class Layers:
 
 # ---- tests ---------------------------------------------------------------------------------------------------------
 
-@pytest.mark.parametrize("name", ["tiny", "default"])
+@pytest.mark.parametrize("name", ["tiny", "default", "tiny_snapea"])
 @pytest.mark.parametrize("stall", STALL_GRID)
 def test_jobs_match_the_loop_order_under_stalls(stall, name):
     """Two layers in a row, at each stall pattern others."""
@@ -304,8 +314,13 @@ def test_random_layers_reach_every_loop():
                 "nothing to load": any(not load["rows"] for load, *_ in jobs),
                 "a phase": any(group.get("phase") for _, group, *_ in jobs),
                 "dense": layer["dense_in"], "stride 4": layer["stride"] == 4,
+                "phases and one chunk": layer["phases"] > 1 and not chunked and channels <= stored,
+                "phases, channel and row chunks": layer["phases"] > 1 and chunked and channels > stored,
+                "phases and passes": layer["phases"] > 1 and passes,
+                "a stop": any(group["stop"] for _, group, *_ in jobs),
+                "a prediction": any(group["predict"] for _, group, *_ in jobs),
             }.items() if holds}
-    assert len(seen) == 13, sorted(seen)
+    assert len(seen) == 18, sorted(seen)
 
 
 def layer_of(**changes):
@@ -326,7 +341,7 @@ def test_a_job_takes_the_promised_cycles_and_all_of_them_wait_for_the_slowest():
     assert all(max(before) < min(after) for before, after in zip(moves, moves[1:], strict=False)), moves
 
 
-TINY = CONFIGS["tiny"]
+TINY, TINY_SNAPEA = CONFIGS["tiny"], CONFIGS["tiny_snapea"]
 #: Room for tiles of 256 rows: the limit is then the width of a job's field.
 TALL = dataclasses.replace(TINY, name="tall", tile_slots=4096)
 
@@ -351,6 +366,8 @@ LIMITS = [
      windows(13, 5, in_channels=32, chunk_channels=16)),
     ("pass_too_large", TINY, layer_of(out_height=8, out_width=16, tiles_per_pass=4, kernel_rows=2),
      layer_of(out_height=8, out_width=16, tiles_per_pass=5, kernel_rows=2)),
+    ("pass_too_large", TINY_SNAPEA, windows(8, 8), windows(13, 5)),
+    ("pass_too_large", TINY_SNAPEA, windows(8, 8, phases=2), windows(13, 5, phases=2)),
     ("pool_too_wide", TINY, windows(2, 16, pool=2), windows(2, 17, pool=2)),
     ("pool_too_wide", TINY, windows(2, 17, pool=3, tile_overlap=1, write_full=0),
      windows(2, 18, pool=3, tile_overlap=1, write_full=0)),
@@ -403,7 +420,7 @@ def test_random_bad_layers_are_refused_at_the_right_tile(seed):
 
 
 def test_single_chunk_layers_have_no_limit_on_a_pass():
-    """Partial sums are kept only between chunks: the window count may pass its limit."""
+    """Broadcast: partial sums are kept only between chunks: the window count may pass its limit."""
     layer = layer_of(out_height=40, out_width=16, tiles_per_pass=65535)
     assert 40 * 16 > TINY.groups * TINY.sum_windows
     Layers(TINY, [layer], quick=True).run()

@@ -186,7 +186,7 @@ def test_compressed_tiles_under_stalls(config, stall):
 
 
 @pytest.mark.parametrize("density", (0.0, 1 / 64, 0.1, 0.5, 1.0))
-@pytest.mark.parametrize("config", (TINY, CONFIGS["default"], WIDE), ids=lambda c: c.name)
+@pytest.mark.parametrize("config", (TINY, CONFIGS["default"], CONFIGS["snapea"], WIDE), ids=lambda c: c.name)
 def test_densities(config, density):
     seed = f"{config.name} {density}"
     chance = random.Random(seed)
@@ -205,7 +205,7 @@ def test_edge_shapes(shape):
 
 @pytest.mark.parametrize(("config", "shift"), [
     pytest.param(config, shift, id=f"{config.name}-{shift}")
-    for config in (TINY, CONFIGS["small"], WIDE) for shift in range(config.block.bit_length())])
+    for config in (TINY, CONFIGS["small"], CONFIGS["snapea"], WIDE) for shift in range(config.block.bit_length())])
 def test_dense_tiles(config, shift):
     for density, stall in ((0.5, (0.0, 0.0)), (0.0, (0.5, 0.5)), (1 / 64, (0.0, 0.9)), (1.0, (0.9, 0.0))):
         seed = f"{config.name} {shift} {density}"

@@ -17,7 +17,7 @@ ONE_WORD = AcceleratorConfig("one", value_width=8, groups=1, lanes=16, block=16,
 #: Three blocks a window: a ring of six slots.
 THREE = AcceleratorConfig("three", value_width=16, groups=1, lanes=48, block=16, drain=16, weight_depth=64,
                           tile_slots=32, sum_windows=16)
-CONFIG_LIST = [CONFIGS["tiny"], CONFIGS["default"], T8, T16, ONE_WORD, THREE]
+CONFIG_LIST = [CONFIGS["tiny"], CONFIGS["default"], CONFIGS["snapea"], T8, T16, ONE_WORD, THREE]
 
 
 def make_map(config, shape, density, generator):

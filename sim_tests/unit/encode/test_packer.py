@@ -10,6 +10,7 @@ from sim_tests.bench.stream import StreamBench
 
 CONFIG_LIST = [
     CONFIGS["tiny"],
+    CONFIGS["snapea"],
     AcceleratorConfig("t16", value_width=16, groups=3, lanes=32, block=32, drain=8, weight_depth=64, tile_slots=32,
                       sum_windows=16),
     AcceleratorConfig("wide", value_width=8, groups=1, lanes=16, block=16, drain=16, weight_depth=64, tile_slots=32,

@@ -16,6 +16,7 @@ CONFIG_LIST = [
                       sum_windows=16),
     AcceleratorConfig("t1", value_width=8, groups=1, lanes=16, block=16, drain=16, weight_depth=64, tile_slots=32,
                       sum_windows=16),
+    CONFIGS["snapea"],
 ]
 
 

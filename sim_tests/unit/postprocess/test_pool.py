@@ -19,7 +19,7 @@ ONE_WORD = AcceleratorConfig("one", value_width=8, groups=1, lanes=16, block=16,
 #: Three blocks a pixel, and a row buffer that is not a power of two.
 THREE = AcceleratorConfig("three", value_width=8, groups=1, lanes=48, block=16, drain=8, weight_depth=64,
                           tile_slots=32, sum_windows=16, pool_columns=6)
-CONFIG_LIST = [CONFIGS["tiny"], T8, T16, ONE_WORD, THREE]
+CONFIG_LIST = [CONFIGS["tiny"], CONFIGS["snapea"], T8, T16, ONE_WORD, THREE]
 SIZES = [(1, 1), (1, 2), (2, 1), (2, 2), (3, 3), (4, 5), (5, 4), (1, 9), (9, 1), (9, 8), (10, 9), (8, 10), (11, 17)]
 
 

@@ -15,6 +15,7 @@ CONFIG_LIST = [
                       sum_windows=16),
     AcceleratorConfig("t48", value_width=8, groups=2, lanes=48, block=16, drain=16, weight_depth=64, tile_slots=32,
                       sum_windows=16),
+    CONFIGS["snapea"],
 ]
 
 

@@ -1,0 +1,61 @@
+"""Phases of the weights for the intersect array: which weight belongs to which, and how many there should be.
+
+In exact mode phase 0 holds the weights above 0, and the phases behind it those below 0, the largest magnitudes first.
+While inputs are not below 0, a sum can then only fall from phase 1 on: once it is below 0, a ReLU gives 0 whatever
+follows, and the hardware stops.
+
+Source: golden/README.md, "Intersect array"; V. Akhlaghi et al., "SnaPEA", ISCA 2018 (exact mode).
+"""
+import numpy as np
+
+from golden.cycles import TASK_CYCLES, unpack_cycles
+from golden.layer import QuantisedLayer
+from golden.tiling import MAX_PHASES, ceil_div
+from hw.config import AcceleratorConfig
+
+#: Most classes of negative weights: a phase each behind phase 0.
+MAX_CLASSES = MAX_PHASES - 1
+
+
+def split(weights: np.ndarray, classes: int) -> np.ndarray:
+    """Phase of each weight of ``weights[lanes, ...]`` (8-bit integers), -1 for a zero weight.
+
+    Weights above 0 have phase 0. Those below 0 of a lane are cut into ``classes`` of equal number, the largest
+    magnitudes in phase 1; among equals those that come first in the lane do in the phases, too. 0 classes: all weights
+    that are not 0 have phase 0.
+    """
+    phase = np.where(weights != 0, 0, -1).astype(np.int8)
+    if not classes:
+        return phase
+    lanes = weights.reshape(len(weights), -1).astype(np.int8)
+    # Ascending: negative weights first, the largest magnitudes before all. Stable, and linear in time for 8 bits.
+    order = np.argsort(lanes, axis=1, kind="stable")
+    negatives = np.count_nonzero(lanes < 0, axis=1, keepdims=True)
+    rank = np.arange(lanes.shape[1])
+    ranked = np.where(rank < negatives, 1 + rank * classes // np.maximum(negatives, 1), 0).astype(np.int8)
+    classed = np.empty_like(ranked)
+    np.put_along_axis(classed, order, ranked, axis=1)
+    return np.where(weights < 0, classed.reshape(weights.shape), phase)
+
+
+def stops_exactly(layer: QuantisedLayer) -> bool:
+    """Whether a sum below 0 that can only fall is known to give 0: a ReLU on inputs that are not below 0."""
+    return layer.low == 0 and not layer.signed_in
+
+
+def choose_phases(layer: QuantisedLayer, config: AcceleratorConfig, density_in: float, most_classes: int) -> int:
+    """Phases of ``layer``: 1 where stopping is not exact or does not pay, else one more than its negative classes.
+
+    There are as many classes, up to ``most_classes``, as leave each phase of them enough to do for a lane: a window
+    must have at least ``words + TASK_CYCLES`` multiplications to expect (``density_in`` of the inputs are not 0), a
+    cycle for each map word and what a task takes besides; and the windows of a pass must keep the PEs busy for as long
+    as the weights of the phase take to unpack.
+    """
+    if not config.intersect or not stops_exactly(layer):
+        return 1
+    out_channels, channels, *kernel = layer.weights.shape
+    words = int(np.prod(kernel)) * ceil_div(channels, config.block)
+    work = density_in * np.count_nonzero(layer.weights < 0) / out_channels
+    windows = min(layer.full_shape[1] * layer.full_shape[2], config.groups * config.sum_windows)
+    least = max(words + TASK_CYCLES, unpack_cycles(words, config) * config.total_lanes / windows)
+    return 1 + min(most_classes, int(work / least))

@@ -1,0 +1,91 @@
+"""Weight images: scales and weights of a layer in the order in which the hardware reads them.
+
+Source: golden/README.md, "Weight image" and "Intersect array" (normative).
+"""
+import numpy as np
+
+from golden.layer import QuantisedLayer
+from golden.tiling import Tiling, ceil_div, chunk_spans
+from hw.config import BEAT, AcceleratorConfig
+
+from .phases import split
+
+#: Bytes of a beat.
+BEAT_BYTES = BEAT // 8
+
+
+def weight_image(layer: QuantisedLayer, tiling: Tiling, config: AcceleratorConfig) -> bytes:
+    """The weight image of ``layer``, cut as ``tiling`` says, in the format of the array that ``config`` has."""
+    kernel_block = _intersect_block if config.intersect else _broadcast_block
+    return b"".join(kernel_block(layer, first, end, tiling, config)
+                    for first, end in chunk_spans(len(layer.weights), config.lanes))
+
+
+def _chunks(weights, tiling):
+    """The parts ``[lanes, channels, rows, columns]`` of ``weights`` of each chunk in order."""
+    for channel, channel_end in chunk_spans(weights.shape[1], tiling.chunk_channels):
+        for row, row_end in chunk_spans(weights.shape[2], tiling.chunk_rows):
+            yield weights[:, channel:channel_end, row:row_end]
+
+
+def _scale_image(bias, scale, shift, config):
+    """Two beats for each lane: the bias; the scale, and the shift from bit 32 on."""
+    beats = np.zeros((ceil_div(len(scale), config.block) * config.block, 2), "<i8")
+    beats[:len(scale), 0] = bias
+    beats[:len(scale), 1] = scale | shift << 32
+    return beats.tobytes()
+
+
+def _broadcast_block(layer, first, end, tiling, config):
+    """Kernel block ``first .. end - 1`` of the broadcast array."""
+    scales = _scale_image(*(values[first:end] for values in (layer.bias, layer.scale, layer.shift)), config)
+    return scales + b"".join(_chunk_image(chunk, config) for chunk in _chunks(layer.weights[first:end], tiling))
+
+
+def _chunk_image(weights, config):
+    """Whole beats of lane 0, 1, 2 ... for each tap and channel of ``weights[lanes, channels, rows, columns]``."""
+    lanes, channels, rows, columns = weights.shape
+    width = ceil_div(lanes, config.values_per_beat) * config.values_per_beat
+    image = np.zeros((rows, columns, channels, width), f"<i{config.value_width // 8}")
+    image[..., :lanes] = weights.transpose(2, 3, 1, 0)
+    return image.tobytes()
+
+
+def _intersect_block(layer, first, end, tiling, config):
+    """Kernel block ``first .. end - 1`` of the intersect array: header, scales, rounds."""
+    weights, start = layer.weights[first:end], layer.bias[first:end]
+    phases = split(weights, tiling.phases - 1)
+    rounds = []
+    for phase in range(tiling.phases):
+        for chunk in _chunks(np.where(phases == phase, weights, 0), tiling):
+            rounds.append(_round_image(chunk, start if not rounds else np.zeros_like(start), config))
+    body = b"".join(rounds)
+    # The start values hold the bias.
+    scales = _scale_image(0, layer.scale[first:end], layer.shift[first:end], config)
+    return (len(body) // BEAT_BYTES).to_bytes(BEAT_BYTES, "little") + scales + body
+
+
+def _round_image(weights, start, config):
+    """Start, maps and values of each lane of ``weights[lanes, channels, rows, columns]``, 0 where they are not of the
+    round. The threshold is 0: nothing is predicted."""
+    lanes, channels, rows, columns = weights.shape
+    words = np.zeros((lanes, rows, columns, ceil_div(channels, config.block) * config.block), np.int8)
+    words[..., :channels] = weights.transpose(0, 2, 3, 1)
+    words = words.reshape(lanes, -1)
+    present = words != 0
+    maps = np.packbits(present, axis=1, bitorder="little")
+    map_bytes = _whole_beats(maps.shape[1])
+    counts = np.count_nonzero(present, axis=1)
+    sizes = BEAT_BYTES + map_bytes + _whole_beats(counts)
+    at = np.cumsum(sizes) - sizes
+    image = np.zeros(sizes.sum(), np.uint8)
+    image[at[:, None] + np.arange(4)] = start.astype("<i4").view(np.uint8).reshape(lanes, 4)
+    image[at[:, None] + BEAT_BYTES + np.arange(maps.shape[1])] = maps
+    first_value = at + BEAT_BYTES + map_bytes - (np.cumsum(counts) - counts)
+    image[np.repeat(first_value, counts) + np.arange(counts.sum())] = words[present].view(np.uint8)
+    return image.tobytes()
+
+
+def _whole_beats(size):
+    """``size`` bytes rounded up to whole beats; also for arrays."""
+    return ceil_div(size, BEAT_BYTES) * BEAT_BYTES

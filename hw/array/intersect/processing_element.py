@@ -1,0 +1,263 @@
+"""Processing element: the sum of one window and lane at a time, multiplied where activation and weight are not zero.
+
+Source: V. Akhlaghi et al., "SnaPEA", ISCA 2018, section V (a sum stops when its sign is known); golden/README.md,
+"Intersect array".
+"""
+from amaranth import *
+from amaranth.lib import data, memory, stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from ...config import BEAT, SEGMENT, AcceleratorConfig
+from ...payloads import tile_map, tile_values
+from ...stream.fifo import StreamFifo
+from .layouts import offset, offset_write, result, task, tile_address, word_address, word_map, word_values
+
+#: Words of work that wait for the multiplier: they bridge words without any.
+QUEUE_DEPTH = 16
+#: Words that may be on their way to the queue when it says that it has no room.
+FETCH_STAGES = 3
+
+
+def work_word(c: AcceleratorConfig) -> data.StructLayout:
+    """Channels of a word in which activation and weight are not zero. ``first``, ``last`` of its task."""
+    return data.StructLayout({"bits": unsigned(c.block), "tile": tile_address(c), "word": word_address(c),
+                              "first": 1, "last": 1, "parity": 1})
+
+
+def element(c: AcceleratorConfig) -> data.StructLayout:
+    """One multiplication; ``multiply`` is 0 if it only ends a task without any."""
+    return data.StructLayout({"valid": 1, "multiply": 1, "tile": tile_address(c), "word": word_address(c),
+                              "channel": range(c.block), "first": 1, "last": 1, "parity": 1})
+
+
+def lowest_set(bits):
+    """The lowest set bit alone."""
+    return bits & ~(bits - 1)
+
+
+def more_than_one(bits):
+    """Whether at least two bits are set, as a tree."""
+    def count(bits):
+        if len(bits) == 1:
+            return bits, C(0)
+        (low, lows), (high, highs) = count(bits[:len(bits) // 2]), count(bits[len(bits) // 2:])
+        return low | high, lows | highs | low & high
+    return count(bits)[1]
+
+
+class ProcessingElement(wiring.Component):
+    """``sum = task.sum + sum of activation * weight`` over the words of a task; it ends early when the rest is known.
+
+    Words of the next task are fetched while those of the present one are multiplied. ``work = activation map & phase
+    map``: its ones are multiplied, lowest first.
+
+    Stop rule: with ``task.stop`` a sum below 0 ends the task at once, ``dead``. Products that are on their way then (at
+    most ``ADD_LATENCY``) are lost.
+
+    Flow control: a word fetched and a multiplication a cycle, without a bubble between tasks that have work. Two tasks
+    at most are inside, one whose result waits included; ``i_task.ready`` comes from registers.
+
+    Members
+    -------
+    i_map, i_values : In(Stream(tile_map(config))), In(Stream(tile_values(config))), always ready
+        Writes of the tile memory.
+    i_phase_map, i_phase_values : In(...), always ready
+        Writes of the weight memory: ``address`` in words of the cluster, ``map``; ``group``, ``values``.
+    i_offset : In(Stream(offset_write(config)), always ready)
+        Writes of the table of offsets.
+    i_task : In(Stream(task(config)))
+        Tasks alternate between parity 0 (the first) and 1.
+    o_result : Out(Stream(result(config)))
+        In the order of the tasks.
+    o_work : Out(1)
+        A product was added in the cycle before.
+    o_stopped : Out(1)
+        A task was stopped in the cycle before.
+    o_idle : Out(1)
+        No task is inside.
+    """
+    i_map: stream.Interface
+    i_values: stream.Interface
+    i_phase_map: stream.Interface
+    i_phase_values: stream.Interface
+    i_offset: stream.Interface
+    i_task: stream.Interface
+    o_result: stream.Interface
+    o_work: Signal
+    o_stopped: Signal
+    o_idle: Signal
+
+    #: Cycles from a multiplication's choice to its sum.
+    ADD_LATENCY = 5
+
+    def __init__(self, config: AcceleratorConfig):
+        self.config = c = config
+        super().__init__({
+            "i_map": In(stream.Signature(tile_map(c), always_ready=True)),
+            "i_values": In(stream.Signature(tile_values(c), always_ready=True)),
+            "i_phase_map": In(stream.Signature(word_map(c), always_ready=True)),
+            "i_phase_values": In(stream.Signature(word_values(c), always_ready=True)),
+            "i_offset": In(stream.Signature(offset_write(c), always_ready=True)),
+            "i_task": In(stream.Signature(task(c))), "o_result": Out(stream.Signature(result(c))),
+            "o_work": Out(1), "o_stopped": Out(1), "o_idle": Out(1),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        c = self.config
+        # The task of parity ``retiring`` is stopped.
+        self._kill, self._retiring = Signal(), Signal()
+        # The task whose words are fetched, its parity, whether there are words left; the queue has room for more.
+        self._front, self._parity, self._fetching, self._room = Signal(task(c)), Signal(init=1), Signal(), Signal()
+        # One sign for all tasks: a layer begins when no task is left.
+        self._signed = Signal()
+        inside = Signal(2)
+        m.d.sync += inside.eq(inside + (self.i_task.valid & self.i_task.ready)
+                              - (self.o_result.valid & self.o_result.ready))
+        m.d.comb += [self.i_task.ready.eq(~self._fetching & (inside != 2)), self.o_idle.eq(inside == 0)]
+        joined = self._build_fetch(m)
+        chosen = self._build_queue(m, joined)
+        self._build_sum(m, *self._build_operands(m, chosen))
+        return m
+
+    def _killed(self, parity):
+        return self._kill & (parity == self._retiring)
+
+    def _memory(self, m, name, shape, depth, port, address, word):
+        """A memory written through ``port``."""
+        m.submodules[name] = words = memory.Memory(shape=shape, depth=depth, init=[])
+        write = words.write_port()
+        m.d.comb += [write.en.eq(port.valid), write.addr.eq(address), write.data.eq(word)]
+        return words
+
+    def _build_fetch(self, m):
+        """The words of the task in front: an address a cycle, then both maps, then what they have in common."""
+        c, front = self.config, self._front
+        number = Signal(range(c.weight_words))
+        table, maps, phases = self.i_offset, self.i_map, self.i_phase_map
+        at = self._memory(m, "offsets", offset(c), 2 << len(number), table, Cat(table.p.word, table.p.table),
+                          table.p.offset).read_port(domain="comb")
+        map_read = self._memory(m, "tile_map", c.block, 2 * c.tile_slots * SEGMENT, maps, maps.p.address,
+                                maps.p.map).read_port()
+        phase_read = self._memory(m, "phase_map", c.block, 2 * c.cluster_lanes * c.weight_words, phases,
+                                  phases.p.address, phases.p.map).read_port()
+        step, over = Signal(), Signal()
+        m.d.comb += [
+            at.addr.eq(Cat(number, front.table)), step.eq(self._fetching & self._room),
+            over.eq(step & at.data.last | self._killed(self._parity)),
+            map_read.addr.eq(front.window.address + at.data.address), phase_read.addr.eq(front.word + number),
+        ]
+        with m.If(step):
+            m.d.sync += number.eq(number + 1)
+        with m.If(over):
+            m.d.sync += self._fetching.eq(0)
+        with m.If(self.i_task.valid & self.i_task.ready):
+            m.d.sync += [front.eq(self.i_task.payload), self._fetching.eq(1), number.eq(0),
+                         self._parity.eq(~self._parity), self._signed.eq(self.i_task.p.signed)]
+        read, joined = Signal(work_word(c)), Signal(work_word(c))
+        valid, inside, joined_valid = Signal(), Signal(), Signal()
+        m.d.sync += [
+            valid.eq(step & ~self._killed(self._parity)),
+            inside.eq(front.window.rows.bit_select(at.data.row, 1)
+                      & front.window.columns.bit_select(at.data.column, 1)),
+            read.tile.eq(map_read.addr), read.word.eq(phase_read.addr), read.last.eq(at.data.last),
+            read.parity.eq(self._parity), joined.eq(read),
+            joined.bits.eq(map_read.data & phase_read.data & inside.replicate(c.block)),
+            joined_valid.eq(valid & ~self._killed(read.parity)),
+        ]
+        return joined, joined_valid
+
+    def _build_queue(self, m, joined):
+        """Words with work, and the last word of each task; then their bits, one a cycle."""
+        c = self.config
+        word, word_valid = joined
+        m.submodules.queue = queue = memory.Memory(shape=work_word(c), depth=QUEUE_DEPTH, init=[])
+        write, read = queue.write_port(), queue.read_port(domain="comb")
+        waiting = [Signal(range(QUEUE_DEPTH + 1), name=f"waiting{parity}") for parity in range(2)]
+        now, now_valid, final, lowest = Signal(work_word(c)), Signal(), Signal(), Signal(c.block)
+        push, pop, chosen, newest = Signal(), Signal(), Signal(), Signal(init=1)
+        m.d.comb += [
+            push.eq(word_valid & (word.bits.any() | word.last) & ~self._killed(word.parity)),
+            final.eq(~more_than_one(now.bits)), chosen.eq(now_valid & ~self._killed(now.parity)),
+            pop.eq((waiting[0] | waiting[1]).any() & ~self._kill & (~now_valid | final)),
+            self._room.eq(waiting[0] + waiting[1] < QUEUE_DEPTH - FETCH_STAGES),
+            write.en.eq(push), write.data.eq(word), write.data.first.eq(word.parity != newest),
+        ]
+        m.d.sync += [write.addr.eq(write.addr + push), read.addr.eq(read.addr + pop)]
+        with m.If(push):
+            m.d.sync += newest.eq(word.parity)
+        for parity, count in enumerate(waiting):
+            m.d.sync += count.eq(count + (push & (word.parity == parity)) - (pop & (read.data.parity == parity)))
+            # The words of a task that was stopped are the oldest ones.
+            with m.If(self._killed(parity)):
+                m.d.sync += [count.eq(0), read.addr.eq(read.addr + count)]
+        with m.If(pop):
+            m.d.sync += [now.eq(read.data), now_valid.eq(1)]
+        with m.Elif(chosen & ~final):
+            m.d.sync += [now.bits.eq(now.bits & ~lowest), now.first.eq(0)]
+        with m.Elif(final | self._killed(now.parity)):
+            m.d.sync += now_valid.eq(0)
+        m.d.comb += lowest.eq(lowest_set(now.bits))
+        one = Signal(element(c))
+        m.d.sync += [
+            one.valid.eq(chosen), one.multiply.eq(now.bits.any()), one.tile.eq(now.tile), one.word.eq(now.word),
+            one.channel.eq(Cat(Cat(lowest[n] for n in range(c.block) if n >> k & 1).any()
+                               for k in range(len(one.channel)))),
+            one.first.eq(now.first), one.last.eq(now.last & final), one.parity.eq(now.parity),
+        ]
+        return one
+
+    def _build_operands(self, m, one):
+        """The activation and the weight of an element, two cycles later."""
+        c = self.config
+        groups = c.block_groups
+        tile = self._memory(m, "tile_values", BEAT, 2 * c.tile_slots * SEGMENT * groups, self.i_values,
+                            Cat(self.i_values.p.group, self.i_values.p.address), self.i_values.p.values).read_port()
+        word = self._memory(m, "weights", BEAT, 2 * c.cluster_lanes * c.weight_words * groups, self.i_phase_values,
+                            Cat(self.i_phase_values.p.group, self.i_phase_values.p.address),
+                            self.i_phase_values.p.values).read_port()
+        read, ready = Signal(element(c)), Signal(element(c))
+        value, weight = Signal(signed(c.value_width + 1)), Signal(signed(c.value_width))
+        byte = Signal(c.value_width)
+        m.d.comb += [
+            tile.addr.eq(Cat(one.channel[3:], one.tile)), word.addr.eq(Cat(one.channel[3:], one.word)),
+            byte.eq(tile.data.word_select(read.channel[:3], c.value_width)),
+        ]
+        m.d.sync += [
+            read.eq(one), ready.eq(read), value.eq(Cat(byte, byte[-1] & self._signed)),
+            weight.eq(word.data.word_select(read.channel[:3], c.value_width)),
+            read.valid.eq(one.valid & ~self._killed(one.parity)),
+            ready.valid.eq(read.valid & ~self._killed(read.parity)),
+        ]
+        return value, weight, ready
+
+    def _build_sum(self, m, value, weight, ready):
+        """Product, then sum, then the stop rule."""
+        c = self.config
+        m.submodules.results = results = StreamFifo(result(c), depth=2)
+        wiring.connect(m, results.o, wiring.flipped(self.o_result))
+        starts = [Signal(signed(c.sum_width), name=f"start{parity}") for parity in range(2)]
+        stops = Signal(2)
+        accepted = self.i_task.valid & self.i_task.ready
+        for parity, start in enumerate(starts):
+            with m.If(accepted & (self._parity != parity)):
+                m.d.sync += [start.eq(self.i_task.p.sum), stops[parity].eq(self.i_task.p.stop)]
+        product, total = Signal(signed(2 * c.value_width + 1)), Signal(signed(c.sum_width))
+        multiplied, added = Signal(element(c)), Signal(element(c))
+        adds = multiplied.valid & ~self._killed(multiplied.parity)
+        m.d.sync += [
+            product.eq(value * weight), multiplied.eq(ready),
+            multiplied.valid.eq(ready.valid & ~self._killed(ready.parity)),
+            added.eq(multiplied), added.valid.eq(adds),
+            self.o_work.eq(adds & multiplied.multiply), self.o_stopped.eq(self._kill),
+        ]
+        with m.If(adds):
+            m.d.sync += total.eq(Mux(multiplied.first, Mux(multiplied.parity, starts[1], starts[0]), total)
+                                 + Mux(multiplied.multiply, product, 0))
+        dead = added.valid & stops.bit_select(added.parity, 1) & (total < 0)
+        m.d.comb += [
+            self._kill.eq(dead), self._retiring.eq(added.parity),
+            results.i.valid.eq(dead | added.valid & added.last),
+            results.i.p.parity.eq(added.parity), results.i.p.partial.sum.eq(total), results.i.p.partial.dead.eq(dead),
+        ]
+        m.d.sync += Assert(~results.i.valid | results.i.ready, "a result has no room")

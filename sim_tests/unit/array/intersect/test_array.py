@@ -1,0 +1,255 @@
+# amaranth: UnusedElaboratable=no
+"""The intersect array against plain NumPy windows: random tiles, rounds with stop rules, passes, through the write ports."""
+from dataclasses import dataclass, field
+
+import numpy as np
+import pytest
+
+from hw.array.intersect.array import IntersectArray
+from hw.config import AcceleratorConfig
+from sim_tests.bench.stream import STALL_GRID, StreamBench
+from sim_tests.unit.array.test_group import DENSITIES, Tile, pack_tile
+
+TINY = AcceleratorConfig("tiny", value_width=8, groups=2, lanes=16, block=16, drain=4, weight_depth=160, tile_slots=32,
+                         sum_windows=16, pool_columns=8, array="intersect", clusters=2, pes=2)
+WIDE = AcceleratorConfig("wide", value_width=8, groups=1, lanes=64, block=64, drain=4, weight_depth=576, tile_slots=16,
+                         sum_windows=16, pool_columns=8, array="intersect", clusters=4, pes=3)
+SINGLE = AcceleratorConfig("single", value_width=8, groups=3, lanes=32, block=32, drain=4, weight_depth=320,
+                           tile_slots=16, sum_windows=8, pool_columns=8, array="intersect", clusters=1, pes=1)
+JOB_FLAGS = ("first_chunk", "last_chunk", "pass_first", "weights_first", "weights_last")
+
+
+@dataclass
+class Round(Tile):
+    """A job: a tile and the weights of a round. ``starts``: of each lane."""
+    starts: np.ndarray = None
+    thresholds: np.ndarray = None
+    rules: dict = field(default_factory=dict)
+
+    def job(self, config):
+        return super().job(config) | {"stop": self.rules.get("stop", 0), "predict": self.rules.get("predict", 0)}
+
+    def add(self, y, x, lane, total):
+        """``(sum, dead, products)`` of a window and lane behind this round, product by product."""
+        stop, added = self.rules.get("stop", 0), 0
+        if stop and total < 0:
+            return total, True, 0
+        kernel_rows, kernel_columns = self.weights.shape[1:3]
+        for ky in range(kernel_rows):
+            for kx in range(kernel_columns):
+                row, column = self.y_first + y * self.stride + ky, self.x_first + x * self.stride + kx
+                if not (0 <= row < self.values.shape[1] and 0 <= column < self.in_columns):
+                    continue
+                for value, weight in zip(self.values[:, row, column + self.phase], self.weights[lane, ky, kx], strict=True):
+                    if value and weight:
+                        total, added = total + int(value) * int(weight), added + 1
+                        if stop and total < 0:
+                            return total, True, added
+        if self.rules.get("predict") and total < self.thresholds[lane]:
+            return min(total, -1), True, added
+        return total, False, added
+
+
+def expected(config, rounds):
+    """Words of each group, and all products added."""
+    words, turn, places, state, products = [[] for _ in range(config.groups)], 0, [0] * config.groups, {}, 0
+    for job in rounds:
+        if job.flag("pass_first"):
+            turn, places = 0, [0] * config.groups
+        for y in range(job.rows):
+            for x in range(job.columns):
+                sums = [0] * config.lanes
+                for lane in range(job.lanes):
+                    key = turn, places[turn], lane
+                    total, dead = (int(job.starts[lane]), False) if job.flag("first_chunk") else state[key]
+                    added = 0
+                    if not dead:
+                        total, dead, added = job.add(y, x, lane, total)
+                    state[key] = total, dead
+                    sums[lane], products = total, products + added
+                if job.flag("last_chunk"):
+                    words[turn].append((sums[:job.words * config.drain], job.lanes))
+                places[turn] += 1
+                turn = (turn + 1) % config.groups
+    return words, products
+
+
+class Bench:
+    """The array with loaders that overwrite a half as soon as it is free."""
+
+    def __init__(self, config, rounds, *, seed=0, stall=(0.0, 0.0), loaders_stall=0.0):
+        self.config, self.rounds, self.seed = config, rounds, seed
+        self.chance, self.loaders_stall = np.random.default_rng([seed, 99]), loaders_stall
+        self.array = IntersectArray(config)
+        self.bench = StreamBench(self.array, seed=seed)
+        self.work, self.activity = 0, []
+        for task in (self.load_tiles, self.load_weights, self.watch):
+            self.bench.testbench(task, background=True)
+        self.bench.source(self.array.i_job, [job.job(config) for job in rounds], stall=stall[0])
+        self.words, self.products = expected(config, rounds)
+        self.received, self.cycles = [], []
+        for group in range(config.groups):
+            count = sum(len(sums) // config.drain for sums, _ in self.words[group])
+            self.received.append(self.bench.sink(self.array.o_sums[group], count=count, stall=stall[1]))
+            self.cycles.append(self.bench.last_cycles)
+        self.bench.testbench(self.wait_idle)
+
+    async def wait(self, ctx, free, half):
+        while not ctx.get(free) or self.chance.random() < self.loaders_stall:
+            await ctx.tick()
+        return ctx.get(half)
+
+    async def pulse(self, ctx, signal):
+        ctx.set(signal, 1)
+        await ctx.tick()
+        ctx.set(signal, 0)
+
+    async def load_tiles(self, ctx):
+        c, array = self.config, self.array
+        for job in self.rounds:
+            half = await self.wait(ctx, array.o_tile_free, array.o_tile_half)
+            maps, beats = pack_tile(c, job)
+            for port, name, size, words in ((array.i_map, "word", 4, maps), (array.i_values, "data", c.value_beats, beats)):
+                for address, word in [*words.items()][::-1]:
+                    ctx.set(port.valid, 1)
+                    ctx.set(port.payload, {"address": half * c.tile_slots * size + address, name: word})
+                    await ctx.tick()
+                ctx.set(port.valid, 0)
+            await self.pulse(ctx, array.i_tile_filled)
+
+    async def load_weights(self, ctx):
+        c, array = self.config, self.array
+        for job in self.rounds:
+            if not job.flag("weights_first"):
+                continue
+            half = await self.wait(ctx, array.o_weights_free, array.o_weights_half)
+            for lane in range(job.lanes):
+                await self.write(ctx, array.i_starts, {"half": half, "lane": lane, "start": int(job.starts[lane]),
+                                                       "threshold": int(job.thresholds[lane])})
+                weights = job.weights[lane].reshape(-1, job.weights.shape[-1])
+                number = 0
+                for tap in weights:
+                    for block in range(0, len(tap), c.block):
+                        part = np.pad(tap[block:block + c.block], (0, max(0, block + c.block - len(tap))))
+                        place = {"half": half, "lane": lane, "word": number}
+                        await self.write(ctx, array.i_phase_map,
+                                         place | {"map": sum(1 << n for n, weight in enumerate(part) if weight)})
+                        for group in range(c.block_groups):
+                            values = part[8 * group:8 * group + 8]
+                            if values.any():
+                                await self.write(ctx, array.i_phase_values, place | {
+                                    "group": group, "values": sum((int(v) & 255) << 8 * n for n, v in enumerate(values))})
+                        number += 1
+            await self.pulse(ctx, array.i_weights_filled)
+
+    async def write(self, ctx, port, payload):
+        ctx.set(port.payload, payload)
+        await self.pulse(ctx, port.valid)
+
+    async def watch(self, ctx):
+        array = self.array
+        async for _, _, *seen in ctx.tick().sample(*array.o_activity, *array.o_lane_work):
+            groups = self.config.groups
+            for activity in seen[:groups]:
+                names = [name for name, _ in activity.shape() if activity[name]]
+                assert len(names) == 1, f"activity {names} (seed {self.seed})"
+                self.activity.append(names[0])
+            self.work += sum(int(work) for work in seen[groups:])
+
+    async def wait_idle(self, ctx):
+        while any(len(got) < sum(len(sums) // self.config.drain for sums, _ in words)
+                  for got, words in zip(self.received, self.words, strict=True)):
+            await ctx.tick()
+        await ctx.tick().repeat(40)
+        assert ctx.get(self.array.o_idle), f"not idle (seed {self.seed})"
+
+    def run(self, deadline=100_000):
+        self.bench.run(deadline=deadline)
+        modulus = 1 << self.config.sum_width
+        for group, (got, windows) in enumerate(zip(self.received, self.words, strict=True)):
+            flat = [value for word in got for value in word]
+            for number, (sums, lanes) in enumerate(windows):
+                own = flat[number * len(sums):(number + 1) * len(sums)]
+                for lane in range(lanes):
+                    assert (own[lane] - sums[lane]) % modulus == 0, (
+                        f"group {group}, window {number}, lane {lane}: {own[lane]}, not {sums[lane]} (seed {self.seed})")
+        assert self.work == self.products, f"{self.work} products, not {self.products} (seed {self.seed})"
+        return self
+
+
+def make_rounds(config, rng, *, tiles=1, phases=2, chunks=1, density=0.4, kernel=(3, 3), channels=None, windows=(2, 3),
+                stop=True, signed=0, stride=1, lanes=None, predict=False, passes=1, pad=0, dense=0, weights=(-60, 60)):
+    """Jobs of one kernel block: for each pass, phase, chunk and tile."""
+    channels = channels or config.block
+    lanes = config.lanes if lanes is None else lanes
+    shape = (lanes, *kernel, channels)
+    chunk_weights = [rng.integers(*weights, shape, endpoint=True) * (rng.random(shape) < 0.6) for _ in range(chunks)]
+    starts, thresholds = rng.integers(-2000, 6000, lanes), rng.integers(-500, 3000, lanes)
+    rows, columns = (windows[0] - 1) * stride + kernel[0] - pad, (windows[1] - 1) * stride + kernel[1] - pad
+    words = -(-lanes // config.block) * config.block // config.drain
+    jobs = []
+    for _ in range(passes):
+        values = rng.integers(*((-128, 127) if signed else (0, 255)), (chunks, tiles, channels, rows, -(-(columns + 1) // 4) * 4),
+                              endpoint=True)
+        values = values * (rng.random(values.shape) < density)
+        for phase in range(phases):
+            for chunk in range(chunks):
+                full = chunk_weights[chunk]
+                part = full if phases == 1 else np.where(full > 0 if phase == 0 else
+                                                         (full < 0) & ((np.arange(channels) % (phases - 1)) == phase - 1), full, 0)
+                for tile in range(tiles):
+                    single = phases * chunks == 1
+                    flags = {"first_chunk": phase == 0 and chunk == 0,
+                             "last_chunk": phase == phases - 1 and chunk == chunks - 1, "pass_first": tile == 0,
+                             "weights_first": tile == 0 and not single or not jobs,
+                             "weights_last": tile == tiles - 1}
+                    jobs.append(Round(
+                        values[chunk, tile], part, rows=windows[0], columns=windows[1], y_first=-pad, x_first=-pad,
+                        in_columns=columns, phase=1, stride=stride, signed=signed, words=words, lanes=lanes, dense=dense,
+                        flags={name: int(flag) for name, flag in flags.items()}, starts=starts, thresholds=thresholds,
+                        rules={"stop": int(stop and phase > 0), "predict": int(predict and phase == 0 and chunk == chunks - 1)}))
+    if phases * chunks == 1:
+        for job in jobs:
+            job.flags |= {"weights_first": int(job is jobs[0]), "weights_last": int(job is jobs[-1])}
+    return jobs
+
+
+@pytest.mark.parametrize("density", DENSITIES)
+@pytest.mark.parametrize("config", [TINY, WIDE, SINGLE], ids=lambda config: config.name)
+def test_densities(config, density):
+    rng = np.random.default_rng(round(density * 64))
+    Bench(config, make_rounds(config, rng, density=density, phases=3, windows=(1, 3), kernel=(1, 3)), seed=1).run()
+
+
+@pytest.mark.parametrize("stall", STALL_GRID)
+def test_stalls(stall):
+    rng = np.random.default_rng(5)
+    Bench(TINY, make_rounds(TINY, rng, tiles=2, phases=3, passes=2, windows=(1, 5), kernel=(2, 2)), seed=2, stall=stall,
+          loaders_stall=stall[0]).run()
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_shapes(seed):
+    rng = np.random.default_rng(seed)
+    config = (TINY, SINGLE, WIDE)[seed % 3]
+    kernel = [(1, 1), (3, 3), (1, 2), (2, 1)][seed % 4]
+    jobs = []
+    for _ in range(2):
+        jobs += make_rounds(config, rng, tiles=int(rng.integers(1, 3)), phases=int(rng.integers(1, 4)),
+                            chunks=int(rng.integers(1, 3)), passes=int(rng.integers(1, 3)), kernel=kernel,
+                            channels=int(rng.integers(1, config.block + 1)), stride=int(rng.integers(1, 3)), pad=seed % 2,
+                            lanes=int(rng.integers(1, config.lanes + 1)), windows=(int(rng.integers(1, 3)), 2),
+                            signed=seed % 2, stop=seed % 2 == 0, density=0.3)
+    Bench(config, jobs, seed=seed, loaders_stall=0.3).run()
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_predictions(seed):
+    rng = np.random.default_rng(seed)
+    Bench(TINY, make_rounds(TINY, rng, phases=3, chunks=2, predict=True, kernel=(1, 2)), seed=seed).run()
+
+
+def test_a_dense_tile():
+    rng = np.random.default_rng(8)
+    jobs = make_rounds(TINY, rng, channels=4, dense=1, signed=1, phases=1, stop=False)
+    Bench(TINY, jobs, seed=1).run()
