@@ -44,7 +44,7 @@ $(READY): pyproject.toml requirements.txt requirements-lock.txt requirements-pho
 	@touch $@
 
 sim: $(READY)  ## Run a trained network in the RTL, compare with golden: NET= CONFIG= IMAGE= SIZE= or CALIB= INPUT=
-	@$(PY) -m boards.sim.main --net "$(NET)" --config "$(CONFIG)" $(JOB) $(ONNX)
+	@$(PY) -m boards.sim.main --net "$(NET)" --config "$(CONFIG)" $(if $(EARLY),--early $(EARLY)) $(JOB) $(ONNX)
 
 sim-photos: $(READY)  ## `make sim` on five photographs of 64x64 to 320x240 with CONFIG=
 	@for photo in rocket=64 chelsea=96x64 china=160x128 flower=128x224 coffee=320x240; do \
@@ -64,6 +64,7 @@ test: $(READY) firmware-tools  ## Lint, unit, golden, formal and driver tests, t
 
 test-digits: $(READY)
 	@$(PY) -m boards.sim.main --net digits --config tiny
+	@$(PY) -m boards.sim.main --net digits --config tiny_snapea --count 2 --output build/sim/early
 
 test-firmware: $(READY) firmware-tools  ## Drivers: sanitizers, the RTL, ARM code in QEMU, bare metal
 	@$(PYTEST) sim_tests/firmware

@@ -23,7 +23,7 @@ from hw.config import AcceleratorConfig
 from hw.descriptor import DESCRIPTOR_BYTES, pack
 from hw.registers import LOG_BYTES
 
-from .phases import MAX_CLASSES, choose_phases, stops_exactly
+from .phases import MAX_CLASSES, NEGATIVE_CLASSES, choose_phases, stops_exactly
 from .tile import DENSITY, Choice, choose_tiling
 from .weights import weight_image
 
@@ -106,7 +106,7 @@ class _Region:
 
 def compile_network(quantised: QuantisedNetwork, config: AcceleratorConfig, *, base_address: int = 0x1000_0000,
                     tilings: dict[str, Tiling] | None = None, densities: dict[str, float] | None = None,
-                    negative_classes: int = 3) -> Program:
+                    negative_classes: int = NEGATIVE_CLASSES) -> Program:
     """The program that runs ``quantised`` on ``config``.
 
     Parameters

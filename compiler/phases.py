@@ -13,8 +13,9 @@ from golden.layer import QuantisedLayer
 from golden.tiling import MAX_PHASES, ceil_div
 from hw.config import AcceleratorConfig
 
-#: Most classes of negative weights: a phase each behind phase 0.
+#: Most classes of negative weights: a phase each behind phase 0; and how many there are unless told.
 MAX_CLASSES = MAX_PHASES - 1
+NEGATIVE_CLASSES = 3
 
 
 def split(weights: np.ndarray, classes: int) -> np.ndarray:

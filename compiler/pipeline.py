@@ -18,6 +18,7 @@ from .emit import Program, compile_network
 from .graph import Network
 from .model import Model
 from .onnx import HostPart, largest_difference, load_proto, read_proto, simplify, tolerance
+from .phases import NEGATIVE_CLASSES
 from .quantise import quantise
 
 #: Calibration inputs that densities are taken from.
@@ -60,11 +61,13 @@ def check_onnx(network: OnnxNetwork, x: np.ndarray) -> None:
                             f"output: a fault of this compiler, please report it")
 
 
-def compile_float(network: Network, calibration: list[np.ndarray], config: AcceleratorConfig) -> Program:
-    """The program of ``network``, quantised with the inputs [C, H, W] of ``calibration``; errors as of
-    :func:`compiler.quantise.quantise` and :func:`compiler.emit.compile_network`."""
+def compile_float(network: Network, calibration: list[np.ndarray], config: AcceleratorConfig, *,
+                  negative_classes: int = NEGATIVE_CLASSES) -> Program:
+    """The program of ``network``, quantised with the inputs [C, H, W] of ``calibration``; ``negative_classes`` and
+    errors as of :func:`compiler.quantise.quantise` and :func:`compiler.emit.compile_network`."""
     quantised = quantise(network, calibration, config)
-    return compile_network(quantised, config, densities=map_densities(network, calibration[:DENSITY_INPUTS]))
+    return compile_network(quantised, config, densities=map_densities(network, calibration[:DENSITY_INPUTS]),
+                           negative_classes=negative_classes)
 
 
 def map_densities(network: Network, inputs: list[np.ndarray]) -> dict[str, float]:

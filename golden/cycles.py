@@ -20,7 +20,8 @@ In the intersect array a window is ``lanes`` tasks, dealt to the PEs of a group.
 ``max(multiplications, map words) + TASK_CYCLES`` cycles; what stopping saves is not known beforehand and not counted.
 Input is read again for each phase, and there is a fifth stage:
 
-* ``unpack``: for each round and lane a cycle for the start, each map word and each 8 channels of a map word.
+* ``unpack``: weights take :func:`unpack_cycles` for each round and lane, input a cycle for each ``UNPACKED`` channels
+  of each word; both are unpacked at the same time.
 
 Source: golden/README.md, "Loop order"; hw/README.md.
 """
@@ -29,7 +30,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hw.config import BEAT, SEGMENT, AcceleratorConfig
+from hw.config import BEAT, SEGMENT, UNPACKED, AcceleratorConfig
 
 from .layer import LayerResult
 from .tiling import Geometry, Tiling, ceil_div, chunk_spans, row_loads, segment_loads, tile_spans
@@ -38,6 +39,8 @@ from .tiling import Geometry, Tiling, ceil_div, chunk_spans, row_loads, segment_
 #: layer.
 WINDOW_CYCLES = 1
 TASK_CYCLES = 2
+#: Cycles of a lane and round besides those of its words (hw/array/intersect/weight_loader.py).
+LANE_CYCLES = 4
 TILE_CYCLES = 8
 LAYER_CYCLES = 400
 #: Standard deviation of a window's non-zero values, as a fraction of their mean, that the spread assumes.
@@ -100,8 +103,9 @@ def _mean_beats(channels, config, density):
 
 
 def unpack_cycles(words: int, config: AcceleratorConfig) -> int:
-    """Cycles that the weights of a lane and round, ``words`` map words, take to unpack in the intersect array."""
-    return 1 + words * (1 + config.block_groups)
+    """Cycles that the weights of a lane and round, ``words`` map words, take to unpack in the intersect array: one for
+    each word and for each 8 channels of it."""
+    return LANE_CYCLES + words * (1 + config.block_groups)
 
 
 def weight_beats(geometry: Geometry, config: AcceleratorConfig) -> int:
@@ -172,8 +176,9 @@ def estimate_tiled(geometry: Geometry, config: AcceleratorConfig, *, chunk_chann
     beats = slot_read_beats(geometry, config, density_in)
     first_taps, first_channels, _ = chunk_kinds[0]
     if config.intersect:
-        words, weights = _intersect_weights(geometry, config, chunk_kinds, phases, density_weights)
-        unpack = loads * geometry.out_channels * words
+        lane_cycles, weights = _intersect_weights(geometry, config, chunk_kinds, phases, density_weights)
+        slot_cycles = SEGMENT * config.block // UNPACKED
+        unpack = np.maximum(loads * geometry.out_channels * lane_cycles, phases * kernel_blocks * slots * slot_cycles)
         first_weights = blocks[0][0] * unpack_cycles(first_taps * ceil_div(first_channels, config.block), config)
     else:
         unpack, weights = 0, weight_beats(geometry, config)

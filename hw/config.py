@@ -7,6 +7,8 @@ from dataclasses import dataclass, fields
 
 #: Pixels of one row that share a slot of the compressed map (golden/README.md, "Compressed feature map").
 SEGMENT = 4
+#: Channels of a word that are unpacked in a cycle for the intersect array.
+UNPACKED = 16
 #: Width of the AXI4 data bus in bits; one transfer of it is a beat.
 BEAT = 64
 #: Widths, in bits, of the quantities that a descriptor carries. They bound what the hardware can run.

@@ -11,6 +11,7 @@ from .config import (
     SCALE_BITS,
     SEGMENT,
     SHIFT_BITS,
+    UNPACKED,
     AcceleratorConfig,
 )
 from .descriptor import FIELDS
@@ -87,9 +88,9 @@ def tile_map(c: AcceleratorConfig) -> data.StructLayout:
 
 
 def tile_values(c: AcceleratorConfig) -> data.StructLayout:
-    """The values of channels ``8 * group`` .. + 7 of the pixel and block at ``address``, each in its place."""
-    return data.StructLayout({"address": range(2 * c.tile_slots * SEGMENT), "group": range(c.block_groups),
-                              "values": unsigned(BEAT)})
+    """The values of channels ``UNPACKED * part`` .. of the pixel and block at ``address``, each in its place."""
+    return data.StructLayout({"address": range(2 * c.tile_slots * SEGMENT), "part": range(c.block // UNPACKED),
+                              "values": unsigned(UNPACKED * c.value_width)})
 
 
 def lane_start(c: AcceleratorConfig) -> data.StructLayout:

@@ -21,6 +21,7 @@ from rich.console import Console
 from compiler.calibration import PICTURES, load_calibration
 from compiler.cli import parse_numbers, parse_shape
 from compiler.emit import Program
+from compiler.phases import NEGATIVE_CLASSES
 from compiler.pipeline import CompilerFault, compile_float, read_onnx
 from compiler.progress import Stages
 from golden.network import run_network
@@ -55,6 +56,12 @@ class Net(StrEnum):
     """Networks that come with packages."""
     hed = "hed"
     digits = "digits"
+
+
+class Early(StrEnum):
+    """When a sum of the intersect array ends."""
+    none = "none"
+    exact = "exact"
 
 
 @dataclass
@@ -117,13 +124,14 @@ def simulate(stages: Stages, program: Program, inputs: list[np.ndarray]) -> Meas
     return measured
 
 
-def execute(job, config: AcceleratorConfig, console: Console, folder: Path | None) -> dict:
+def execute(job, config: AcceleratorConfig, console: Console, folder: Path | None, early: Early = Early.exact) -> dict:
     """Quantises, compiles and simulates a job of ``jobs.py`` and shows it on ``console``; the report, which goes to
     ``folder`` with the job's files if there is one."""
     stages = Stages(console)
     with stages.progress:
         with stages.stage("quantise and compile"), unusable():
-            program = compile_float(job.network, job.calibration, config)
+            program = compile_float(job.network, job.calibration, config,
+                                    negative_classes=NEGATIVE_CLASSES if early is Early.exact else 0)
         measured = simulate(stages, program, [program.network.quantise_input(x) for x in job.inputs])
         with stages.stage("outputs"):
             outcome = job.finish(program.network, measured.outputs, folder)
@@ -142,7 +150,7 @@ def execute(job, config: AcceleratorConfig, console: Console, folder: Path | Non
                       "network_macs": node.dense_macs(sums["macs"], len(job.inputs))} | sums)
     report = build_report(network=job.name, config=config, records=measured.records, run_cycles=measured.cycles,
                           wall_seconds=measured.seconds, **subtotals, **({"nodes": nodes} if nodes else {}),
-                          **outcome.extra)
+                          **({"early": early.value} if config.intersect else {}), **outcome.extra)
     if nodes:
         report["total"]["network_macs"] = sum(node["network_macs"] for node in nodes)
     files = outcome.files
@@ -245,7 +253,11 @@ def main(
                                                   "number, or one for each channel; 0.", metavar="M,M,M")] = None,
     std: Annotated[str | None, typer.Option(help="ONNX: what pictures are divided by after that; 1.",
                                             metavar="S,S,S")] = None,
-    output: Annotated[Path, typer.Option(help="Folder for <network>/report.json and the outputs.")] = Path("build/sim"),
+    early: Annotated[Early | None, typer.Option(
+        help="Configurations with the intersect array, such as snapea: stop a sum when it is known that ReLU makes "
+             "it 0 (exact), or compute all of it (none). exact unless told; the outputs are the same.")] = None,
+    output: Annotated[Path, typer.Option(
+        help="Folder for <network>/report.json and the outputs.")] = Path("build/sim"),
 ) -> None:
     """Run a trained network through the accelerator's RTL and compare every value with the golden model.
 
@@ -266,6 +278,7 @@ def main(
     \b
       python -m boards.sim.main --net digits --config tiny
       python -m boards.sim.main --image my.jpg --size 320x240 --config small
+      python -m boards.sim.main --config snapea --early none
       python -m boards.sim.main --net mobilenet.onnx --calib photos/ --input cat.jpg --mean 124,116,104 --std 58
     """
     console = Console()
@@ -275,6 +288,9 @@ def main(
     try:
         with unusable():
             chosen = get_config(config)
+            if early and not chosen.intersect:
+                raise ValueError(f"--early (EARLY=) belongs to configurations with the intersect array, not to "
+                                 f"{chosen.name}")
             if net in Net.__members__:
                 _refuse(of_files, f"an ONNX file, not to --net {net}")
                 job = choose_job(Net(net), image, size, count)
@@ -284,7 +300,7 @@ def main(
                                 shape=shape, mean=mean, std=std)
             folder = output / job.name
             folder.mkdir(parents=True, exist_ok=True)
-        report = execute(job, chosen, console, folder)
+        report = execute(job, chosen, console, folder, early or Early.exact)
     except (UnusableInput, BuildError) as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(BAD_INPUT) from None

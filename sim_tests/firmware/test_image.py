@@ -166,11 +166,13 @@ def test_configuration_id_depends_on_every_parameter_but_the_name():
     names = [field.name for field in dataclasses.fields(CONFIG)]
     other = {"value_width": 16, "groups": 3, "lanes": 32, "block": 32, "drain": 8, "weight_depth": 161,
              "tile_slots": 33, "sum_windows": 33, "pool_columns": 9, "max_burst": 8}
+    intersect = {"clusters": 4, "pes": 2}
     assert dataclasses.replace(CONFIG, name="other").configuration_id == CONFIG.configuration_id
     seen = {CONFIG.configuration_id}
     for name in names[1:]:
-        # 32 channels of a block need as many lanes.
-        changes = {name: other[name]} | ({"lanes": 32} if name == "block" else {})
+        # 32 channels of a block need as many lanes; the intersect array alone has clusters and PEs.
+        changes = {name: (other | intersect).get(name)} | ({"lanes": 32} if name == "block" else {})
+        changes = changes | {"array": "intersect"} if name in ("array", *intersect) else changes
         seen.add(dataclasses.replace(CONFIG, **changes).configuration_id)
     assert len(seen) == len(names)
     assert 0 <= min(seen) and max(seen) < 1 << 32

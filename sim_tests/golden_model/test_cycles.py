@@ -114,9 +114,12 @@ def test_tasks_of_the_intersect_array_multiply_what_is_left_or_look_at_a_word_a_
 
 def test_every_pass_unpacks_every_round_and_every_phase_reads_the_input_again():
     one = intersect()
-    assert unpack_cycles(3, SNAPEA) == 1 + 3 + 3 * 8
+    assert unpack_cycles(3, SNAPEA) == 4 + 3 + 3 * 8
     assert one.unpack == 5 * 136 * 6 * unpack_cycles(3, SNAPEA)
     assert intersect(dataclasses.replace(CUT, phases=4)).unpack == 4 * one.unpack
+    # Of one lane, the input takes longer: 64 channels of each of the 4 pixels of a slot, 16 in a cycle.
+    lane = estimate(dataclasses.replace(WIDE, out_channels=1), CUT, SNAPEA, density_in=0.5, density_out=0.3)
+    assert lane.unpack == input_slots() * 4 * 4 > 5 * 6 * unpack_cycles(3, SNAPEA)
     reads = [intersect(dataclasses.replace(CUT, phases=phases), density_weights=0).read for phases in (1, 2, 3)]
     # Of 3 map words: start, maps, and half a beat that rounding up would cost.
     weights = 5 * 136 * 6 * (1 + 3 + 0.5)

@@ -207,6 +207,16 @@ def test_phases_of_channel_and_row_chunks_with_remainders(config):
     assert program.choices["layer"].tiles == 12 and saved
 
 
+@pytest.mark.parametrize("seed", range(12))
+def test_random_network_in_phases(seed):
+    """Parts of maps, blocks of two maps, several writers of one."""
+    rng = np.random.default_rng(seed)
+    network = random_network(rng, BLOCK_16)
+    first = network.layers[0]
+    x = random_map(rng, first.in_shape, width=8, signed=first.signed_in, density=0.4)
+    run_and_compare(network, BLOCK_16, x, f"seed {seed}", tilings=with_phases(network, BLOCK_16, 3))
+
+
 #: What the weights of a layer may be like, as a function of random ones.
 ADVERSARIAL = {
     "negative": lambda weights: -np.abs(weights) - (weights == 0),

@@ -11,7 +11,7 @@ from ...payloads import group_job, lane_start, phase_map, phase_values, tile_map
 from ...stream.fifo import StreamFifo
 from .job_table import JobTable
 from .layouts import partial, sum_address, task, window
-from .processing_element import ProcessingElement
+from .processing_element import ProcessingElement, lowest_set
 from .window_stepper import WindowStepper
 
 #: Finished sums that wait at the output.
@@ -28,12 +28,13 @@ class Cluster(wiring.Component):
 
     For each job, window and slot one task: the partial sum is read (or the lane's start value taken, in the first
     round), the next free PE adds the round's products, the sum is written back. A sum that is final is passed over: it
-    is ``dead``, or the round has the stop rule and it is below 0. Partial sums lie in a ring of ``sum_windows``
-    windows; a window's place is free when its sums have left.
+    is ``dead``, or the round has the stop rule and it is below 0. A mark for each sum below 0 tells most of the latter
+    without reading them. Partial sums lie in a ring of ``sum_windows`` windows; a window's place is free when its sums
+    have left.
 
     ``JobTable`` and ``WindowStepper`` -> tasks -> ``pes`` x ``ProcessingElement`` -> partial sums -> ``o_sums``.
 
-    Flow control: a task, or a final sum passed over, a cycle. A job begins while PEs still work on the one before.
+    Flow control: a task, or a final sum without a mark, a cycle; a cycle for each window besides. A job begins while PEs still work on the one before.
 
     Members
     -------
@@ -87,7 +88,8 @@ class Cluster(wiring.Component):
         self._dealing, self._holding = Signal(), Signal()       # tasks are dealt; one waits for a PE
         self._index, self._windows = Signal(range(c.sum_windows)), Signal(range(c.sum_windows + 1))
         self._fires, self._placed, self._unfinished = Signal(), Signal(), Signal(range(3))
-        self._address = Signal(sum_address(c))
+        self._address, self._loaded = Signal(sum_address(c)), Signal()
+        self._marks, self._marked = Signal(), Signal(sum_address(c))    # a sum is written; where
         self._build_pes(m)
         opens, dealt = self._build_jobs(m)
         begun = self._build_tasks(m, opens, dealt)
@@ -166,14 +168,12 @@ class Cluster(wiring.Component):
 
     def _build_tasks(self, m, opens, dealt):
         """Read the partial sum of each window and slot, then give the task to a PE or pass it over. Returns a pulse for
-        each PE that begins one, and where its sum lies."""
-        c, job, stepper = self.config, self._job, self._stepper
-        bits = (c.clusters - 1).bit_length()
-        slots, slot = Signal(range(c.cluster_lanes + 1)), Signal(range(c.cluster_lanes))
-        fire, last, allowed, clash, address = self._fires, Signal(), Signal(), Signal(), self._address
+        each PE that begins one."""
+        c, job, fire = self.config, self._job, self._fires
         # The task that waits for a PE; its sum comes from the memory, in the next cycles from the register.
         held, fresh, kept = self._holding, Signal(), Signal(partial(c))
-        at = Signal(data.StructLayout({"window": window(c), "slot": slot.shape(), "address": address.shape()}))
+        at = Signal(data.StructLayout({"window": window(c), "slot": range(c.cluster_lanes),
+                                       "address": self._address.shape()}))
         now, over, gone = Signal(partial(c)), Signal(), Signal()
         begin = data.StructLayout({"start": signed(c.sum_width), "threshold": signed(c.sum_width)})
         m.submodules.starts = starts = memory.Memory(shape=begin, depth=2 * c.cluster_lanes, init=[])
@@ -183,27 +183,14 @@ class Cluster(wiring.Component):
         m.d.comb += [
             write.en.eq(self.i_starts.valid & own), write.addr.eq(Cat(own_slot, self.i_starts.p.half)),
             write.data.start.eq(self.i_starts.p.start), write.data.threshold.eq(self.i_starts.p.threshold),
-        ]
-        m.d.comb += [
-            slots.eq((job.lanes + (c.clusters - 1 - self.cluster)) >> bits),
-            address.eq(Cat(slot, self._index)), last.eq(slot + 1 >= slots),
-            allowed.eq(self._dealing & stepper.o.valid & (~job.first_chunk | (self._free != 0))),
-            self.o_wait.output.eq(self._dealing & stepper.o.valid & job.first_chunk & (self._free == 0)),
-            fire.eq(allowed & (slots != 0) & ~clash & (~held | gone)),
-            stepper.o.ready.eq(allowed & last & (fire | (slots == 0))),
-            self._placed.eq(stepper.o.ready & stepper.o.valid & job.first_chunk),
             start.addr.eq(Cat(at.slot, self._half)),
             now.eq(Mux(fresh, Mux(job.first_chunk, Cat(start.data.start, C(0, 1)), self._read.data.as_value()), kept)),
             over.eq(now.dead | job.stop & (now.sum < 0)),
         ]
+        slot = self._build_slots(m, opens)
         m.d.sync += [held.eq(fire | held & ~gone), fresh.eq(fire), kept.eq(now)]
         with m.If(fire):
-            m.d.sync += [at.window.eq(stepper.o.payload), at.slot.eq(slot), at.address.eq(address),
-                         slot.eq(Mux(last, 0, slot + 1))]
-        with m.If(stepper.o.ready & stepper.o.valid):
-            m.d.sync += [self._index.eq(self._index + 1), self._windows.eq(self._windows + 1)]
-        with m.If(opens):
-            m.d.sync += self._windows.eq(0)
+            m.d.sync += [at.window.eq(self._stepper.o.payload), at.slot.eq(slot), at.address.eq(self._address)]
         work = Signal(task(c))
         m.d.comb += [
             work.window.eq(at.window), work.word.eq(Cat(at.slot, self._half) * c.weight_words),
@@ -214,10 +201,48 @@ class Cluster(wiring.Component):
             m.d.comb += [pe.i_task.payload.eq(work), pe.i_task.valid.eq(held & ~over & ~taken),
                          begun[n].eq(pe.i_task.valid & pe.i_task.ready)]
             taken = taken | pe.i_task.ready
-        m.d.comb += gone.eq(held & (over | begun.any()))
         # A sum on its way must have been written before it is read again.
-        m.d.comb += clash.eq(held & (at.address == address) | self._in_flight(m, begun, at, address))
+        clash = held & (at.address == self._address) | self._in_flight(m, begun, at, self._address)
+        m.d.comb += [gone.eq(held & (over | begun.any())),
+                     fire.eq(self._dealing & self._loaded & ~clash & (~held | gone))]
         return begun
+
+    def _build_slots(self, m, opens):
+        """The slots of each window, one after the other; in a round with the stop rule those with a mark are left out.
+        Returns the slot."""
+        c, job, stepper, fire = self.config, self._job, self._stepper, self._fires
+        bits = (c.clusters - 1).bit_length()
+        m.submodules.negative = self._negative = memory.Memory(shape=c.cluster_lanes, depth=c.sum_windows, init=[])
+        self._mark, seen = self._negative.write_port(granularity=1), self._negative.read_port(domain="comb")
+        slots, slot = Signal(range(c.cluster_lanes + 1)), Signal(range(c.cluster_lanes))
+        wanted, todo, lowest = (Signal(c.cluster_lanes, name=name) for name in ("wanted", "todo", "lowest"))
+        load, last = Signal(), Signal()
+        m.d.comb += [
+            slots.eq((job.lanes + (c.clusters - 1 - self.cluster)) >> bits), seen.addr.eq(self._index),
+            wanted.eq(Cat(n < slots for n in range(c.cluster_lanes)) & ~Mux(job.stop, seen.data, 0)),
+            self.o_wait.output.eq(self._dealing & stepper.o.valid & job.first_chunk & (self._free == 0)),
+            # A place in the ring begins with no mark; results, which set or clear theirs, go first.
+            load.eq(self._dealing & stepper.o.valid & ~self._loaded
+                    & (~job.first_chunk | (self._free != 0) & ~self._marks)),
+            self._placed.eq(load & job.first_chunk),
+            self._mark.addr.eq(Mux(self._placed, self._index, self._marked[(c.cluster_lanes - 1).bit_length():])),
+            self._mark.data.eq((~self._placed & (self._write.data.sum < 0)).replicate(c.cluster_lanes)),
+            self._mark.en.eq(Mux(self._placed, -1, Mux(
+                self._marks, 1 << self._marked[:(c.cluster_lanes - 1).bit_length()], 0))),
+            lowest.eq(lowest_set(todo)), last.eq(todo == lowest), self._address.eq(Cat(slot, self._index)),
+            slot.eq(Cat(Cat(lowest[n] for n in range(c.cluster_lanes) if n >> k & 1).any()
+                        for k in range(len(slot)))),
+            stepper.o.ready.eq(fire & last | load & (wanted == 0)),
+        ]
+        with m.If(load):
+            m.d.sync += [todo.eq(wanted), self._loaded.eq(wanted != 0)]
+        with m.If(fire):
+            m.d.sync += [todo.eq(todo & ~lowest), self._loaded.eq(~last)]
+        with m.If(stepper.o.ready & stepper.o.valid):
+            m.d.sync += [self._index.eq(self._index + 1), self._windows.eq(self._windows + 1)]
+        with m.If(opens):
+            m.d.sync += self._windows.eq(0)
+        return slot
 
     def _in_flight(self, m, begun, at, address):
         """Where the results of all PEs go. Returns whether ``address`` is one of these places."""
@@ -260,6 +285,7 @@ class Cluster(wiring.Component):
             self._write.en.eq(valid), self._write.addr.eq(place.address),
             self._write.data.sum.eq(Mux(predicted & (outcome.sum >= 0), -1, outcome.sum)),
             self._write.data.dead.eq(outcome.dead | predicted),
+            self._marks.eq(valid), self._marked.eq(place.address),
         ]
         for parity, count in enumerate(left):
             m.d.sync += count.eq(count + (begun.any() & (self._parity == parity)) - (valid & (place.job == parity)))

@@ -7,9 +7,8 @@ from amaranth import *
 from amaranth.lib import data, memory, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from ...config import BEAT, SEGMENT, AcceleratorConfig
+from ...config import BEAT, SEGMENT, UNPACKED, AcceleratorConfig
 from ...payloads import tile_map, tile_values
-from ...stream.fifo import StreamFifo
 from .layouts import offset, offset_write, result, task, tile_address, word_address, word_map, word_values
 
 #: Words of work that wait for the multiplier: they bridge words without any.
@@ -87,8 +86,8 @@ class ProcessingElement(wiring.Component):
     o_stopped: Signal
     o_idle: Signal
 
-    #: Cycles from a multiplication's choice to its sum.
-    ADD_LATENCY = 5
+    #: Cycles from the choice of a multiplication to the look at its sum.
+    ADD_LATENCY = 4
 
     def __init__(self, config: AcceleratorConfig):
         self.config = c = config
@@ -105,19 +104,30 @@ class ProcessingElement(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         c = self.config
-        # The task of parity ``retiring`` is stopped.
-        self._kill, self._retiring = Signal(), Signal()
+        # The task of parity ``retiring`` is stopped. The stages behind the queue rest while a result waits.
+        self._kill, self._retiring, self._moves = Signal(), Signal(), Signal()
         # The task whose words are fetched, its parity, whether there are words left; the queue has room for more.
         self._front, self._parity, self._fetching, self._room = Signal(task(c)), Signal(init=1), Signal(), Signal()
-        # One sign for all tasks: a layer begins when no task is left.
-        self._signed = Signal()
-        inside = Signal(2)
-        m.d.sync += inside.eq(inside + (self.i_task.valid & self.i_task.ready)
-                              - (self.o_result.valid & self.o_result.ready))
-        m.d.comb += [self.i_task.ready.eq(~self._fetching & (inside != 2)), self.o_idle.eq(inside == 0)]
+        # What the task that was taken last begins with, until its first product is added; one sign for all tasks: a
+        # layer begins when no task is left.
+        self._start, self._unstarted, self._signed = Signal(signed(c.sum_width)), Signal(), Signal()
+        self._stops = Signal(2)
+        accepted, inside = Signal(), Signal(2)
+        m.d.sync += inside.eq(inside + accepted - (self.o_result.valid & self.o_result.ready))
+        m.d.comb += [
+            self.i_task.ready.eq(~self._fetching & ~self._unstarted & (inside != 2)), self.o_idle.eq(inside == 0),
+            accepted.eq(self.i_task.valid & self.i_task.ready),
+            self._moves.eq(~self.o_result.valid | self.o_result.ready),
+        ]
         joined = self._build_fetch(m)
         chosen = self._build_queue(m, joined)
         self._build_sum(m, *self._build_operands(m, chosen))
+        with m.If(accepted):
+            m.d.sync += [
+                self._front.eq(self.i_task.payload), self._fetching.eq(1), self._parity.eq(~self._parity),
+                self._signed.eq(self.i_task.p.signed), self._start.eq(self.i_task.p.sum), self._unstarted.eq(1),
+                self._stops.bit_select(~self._parity, 1).eq(self.i_task.p.stop),
+            ]
         return m
 
     def _killed(self, parity):
@@ -151,9 +161,8 @@ class ProcessingElement(wiring.Component):
             m.d.sync += number.eq(number + 1)
         with m.If(over):
             m.d.sync += self._fetching.eq(0)
-        with m.If(self.i_task.valid & self.i_task.ready):
-            m.d.sync += [front.eq(self.i_task.payload), self._fetching.eq(1), number.eq(0),
-                         self._parity.eq(~self._parity), self._signed.eq(self.i_task.p.signed)]
+        with m.If(~self._fetching):
+            m.d.sync += number.eq(0)
         read, joined = Signal(work_word(c)), Signal(work_word(c))
         valid, inside, joined_valid = Signal(), Signal(), Signal()
         m.d.sync += [
@@ -173,91 +182,85 @@ class ProcessingElement(wiring.Component):
         word, word_valid = joined
         m.submodules.queue = queue = memory.Memory(shape=work_word(c), depth=QUEUE_DEPTH, init=[])
         write, read = queue.write_port(), queue.read_port(domain="comb")
-        waiting = [Signal(range(QUEUE_DEPTH + 1), name=f"waiting{parity}") for parity in range(2)]
+        # Words written and read, modulo twice the depth; those of the task that was pushed last begin at ``newest_at``.
+        written, taken = Signal(range(2 * QUEUE_DEPTH)), Signal(range(2 * QUEUE_DEPTH))
+        newest, newest_at = Signal(init=1), Signal.like(written)
+        level = Signal.like(written)
         now, now_valid, final, lowest = Signal(work_word(c)), Signal(), Signal(), Signal(c.block)
-        push, pop, chosen, newest = Signal(), Signal(), Signal(), Signal(init=1)
+        push, pop, chosen = Signal(), Signal(), Signal()
         m.d.comb += [
+            level.eq(written - taken), self._room.eq(level < QUEUE_DEPTH - FETCH_STAGES),
             push.eq(word_valid & (word.bits.any() | word.last) & ~self._killed(word.parity)),
             final.eq(~more_than_one(now.bits)), chosen.eq(now_valid & ~self._killed(now.parity)),
-            pop.eq((waiting[0] | waiting[1]).any() & ~self._kill & (~now_valid | final)),
-            self._room.eq(waiting[0] + waiting[1] < QUEUE_DEPTH - FETCH_STAGES),
-            write.en.eq(push), write.data.eq(word), write.data.first.eq(word.parity != newest),
+            pop.eq((level != 0) & ~self._kill & (~now_valid | final) & self._moves),
+            write.en.eq(push), write.addr.eq(written), write.data.eq(word), write.data.first.eq(word.parity != newest),
+            read.addr.eq(taken), lowest.eq(lowest_set(now.bits)),
         ]
-        m.d.sync += [write.addr.eq(write.addr + push), read.addr.eq(read.addr + pop)]
-        with m.If(push):
-            m.d.sync += newest.eq(word.parity)
-        for parity, count in enumerate(waiting):
-            m.d.sync += count.eq(count + (push & (word.parity == parity)) - (pop & (read.data.parity == parity)))
-            # The words of a task that was stopped are the oldest ones.
-            with m.If(self._killed(parity)):
-                m.d.sync += [count.eq(0), read.addr.eq(read.addr + count)]
+        m.d.sync += [written.eq(written + push), taken.eq(taken + pop)]
+        with m.If(push & write.data.first):
+            m.d.sync += [newest.eq(word.parity), newest_at.eq(written)]
+        with m.If((level != 0) & self._killed(read.data.parity)):
+            # All words are of the task that is stopped, or those before the next one's.
+            m.d.sync += taken.eq(Mux(newest == self._retiring, written, newest_at))
         with m.If(pop):
             m.d.sync += [now.eq(read.data), now_valid.eq(1)]
-        with m.Elif(chosen & ~final):
+        with m.Elif(self._moves & chosen & ~final):
             m.d.sync += [now.bits.eq(now.bits & ~lowest), now.first.eq(0)]
-        with m.Elif(final | self._killed(now.parity)):
+        with m.Elif(self._moves & (final | self._killed(now.parity))):
             m.d.sync += now_valid.eq(0)
-        m.d.comb += lowest.eq(lowest_set(now.bits))
         one = Signal(element(c))
-        m.d.sync += [
-            one.valid.eq(chosen), one.multiply.eq(now.bits.any()), one.tile.eq(now.tile), one.word.eq(now.word),
-            one.channel.eq(Cat(Cat(lowest[n] for n in range(c.block) if n >> k & 1).any()
-                               for k in range(len(one.channel)))),
-            one.first.eq(now.first), one.last.eq(now.last & final), one.parity.eq(now.parity),
-        ]
+        with m.If(self._moves):
+            m.d.sync += [
+                one.valid.eq(chosen), one.multiply.eq(now.bits.any()), one.tile.eq(now.tile), one.word.eq(now.word),
+                one.channel.eq(Cat(Cat(lowest[n] for n in range(c.block) if n >> k & 1).any()
+                                   for k in range(len(one.channel)))),
+                one.first.eq(now.first), one.last.eq(now.last & final), one.parity.eq(now.parity),
+            ]
         return one
 
     def _build_operands(self, m, one):
-        """The activation and the weight of an element, two cycles later."""
+        """The activation and the weight of an element, two cycles later; 0 and any if it multiplies nothing."""
         c = self.config
-        groups = c.block_groups
-        tile = self._memory(m, "tile_values", BEAT, 2 * c.tile_slots * SEGMENT * groups, self.i_values,
-                            Cat(self.i_values.p.group, self.i_values.p.address), self.i_values.p.values).read_port()
-        word = self._memory(m, "weights", BEAT, 2 * c.cluster_lanes * c.weight_words * groups, self.i_phase_values,
-                            Cat(self.i_phase_values.p.group, self.i_phase_values.p.address),
-                            self.i_phase_values.p.values).read_port()
+        values, weights = self.i_values, self.i_phase_values
+        tile = self._memory(m, "tile_values", values.p.values.shape(), 2 * c.tile_slots * SEGMENT * c.block // UNPACKED,
+                            values, Cat(values.p.part, values.p.address), values.p.values).read_port()
+        word = self._memory(m, "weights", BEAT, 2 * c.cluster_lanes * c.weight_words * c.block_groups, weights,
+                            Cat(weights.p.group, weights.p.address), weights.p.values).read_port()
         read, ready = Signal(element(c)), Signal(element(c))
         value, weight = Signal(signed(c.value_width + 1)), Signal(signed(c.value_width))
-        byte = Signal(c.value_width)
+        byte, part_bits = Signal(c.value_width), (UNPACKED - 1).bit_length()
         m.d.comb += [
-            tile.addr.eq(Cat(one.channel[3:], one.tile)), word.addr.eq(Cat(one.channel[3:], one.word)),
-            byte.eq(tile.data.word_select(read.channel[:3], c.value_width)),
+            tile.addr.eq(Cat(one.channel[part_bits:], one.tile)), tile.en.eq(self._moves),
+            word.addr.eq(Cat(one.channel[3:], one.word)), word.en.eq(self._moves),
+            byte.eq(tile.data.word_select(read.channel[:part_bits], c.value_width)),
         ]
-        m.d.sync += [
-            read.eq(one), ready.eq(read), value.eq(Cat(byte, byte[-1] & self._signed)),
-            weight.eq(word.data.word_select(read.channel[:3], c.value_width)),
-            read.valid.eq(one.valid & ~self._killed(one.parity)),
-            ready.valid.eq(read.valid & ~self._killed(read.parity)),
-        ]
+        with m.If(self._moves):
+            m.d.sync += [
+                read.eq(one), ready.eq(read),
+                value.eq(Mux(read.multiply, Cat(byte, byte[-1] & self._signed).as_signed(), 0)),
+                weight.eq(word.data.word_select(read.channel[:3], c.value_width)),
+                read.valid.eq(one.valid & ~self._killed(one.parity)),
+                ready.valid.eq(read.valid & ~self._killed(read.parity)),
+            ]
         return value, weight, ready
 
     def _build_sum(self, m, value, weight, ready):
-        """Product, then sum, then the stop rule."""
+        """Product and sum (one DSP slice, with the choice of what is added to), then the stop rule."""
         c = self.config
-        m.submodules.results = results = StreamFifo(result(c), depth=2)
-        wiring.connect(m, results.o, wiring.flipped(self.o_result))
-        starts = [Signal(signed(c.sum_width), name=f"start{parity}") for parity in range(2)]
-        stops = Signal(2)
-        accepted = self.i_task.valid & self.i_task.ready
-        for parity, start in enumerate(starts):
-            with m.If(accepted & (self._parity != parity)):
-                m.d.sync += [start.eq(self.i_task.p.sum), stops[parity].eq(self.i_task.p.stop)]
-        product, total = Signal(signed(2 * c.value_width + 1)), Signal(signed(c.sum_width))
-        multiplied, added = Signal(element(c)), Signal(element(c))
-        adds = multiplied.valid & ~self._killed(multiplied.parity)
-        m.d.sync += [
-            product.eq(value * weight), multiplied.eq(ready),
-            multiplied.valid.eq(ready.valid & ~self._killed(ready.parity)),
-            added.eq(multiplied), added.valid.eq(adds),
-            self.o_work.eq(adds & multiplied.multiply), self.o_stopped.eq(self._kill),
-        ]
-        with m.If(adds):
-            m.d.sync += total.eq(Mux(multiplied.first, Mux(multiplied.parity, starts[1], starts[0]), total)
-                                 + Mux(multiplied.multiply, product, 0))
-        dead = added.valid & stops.bit_select(added.parity, 1) & (total < 0)
+        total, added, adds, dead = Signal(signed(c.sum_width)), Signal(element(c)), Signal(), Signal()
         m.d.comb += [
-            self._kill.eq(dead), self._retiring.eq(added.parity),
-            results.i.valid.eq(dead | added.valid & added.last),
-            results.i.p.parity.eq(added.parity), results.i.p.partial.sum.eq(total), results.i.p.partial.dead.eq(dead),
+            adds.eq(ready.valid & ~self._killed(ready.parity) & self._moves),
+            dead.eq(added.valid & self._stops.bit_select(added.parity, 1) & (total < 0)),
+            self._kill.eq(dead & self._moves), self._retiring.eq(added.parity),
         ]
-        m.d.sync += Assert(~results.i.valid | results.i.ready, "a result has no room")
+        m.d.sync += [self.o_work.eq(adds & ready.multiply), self.o_stopped.eq(self._kill)]
+        with m.If(self._moves):
+            m.d.sync += [
+                added.eq(ready), added.valid.eq(adds),
+                self.o_result.valid.eq(dead | added.valid & added.last), self.o_result.p.parity.eq(added.parity),
+                self.o_result.p.partial.sum.eq(total), self.o_result.p.partial.dead.eq(dead),
+            ]
+        with m.If(adds):
+            m.d.sync += total.eq(Mux(ready.first, self._start, total) + value * weight)
+            with m.If(ready.first):
+                m.d.sync += self._unstarted.eq(0)

@@ -6,7 +6,7 @@ from amaranth import *
 from amaranth.lib import data, memory, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from ...config import BEAT, SEGMENT, AcceleratorConfig
+from ...config import BEAT, SEGMENT, UNPACKED, AcceleratorConfig
 from ...payloads import group_job, map_word, map_write, tile_map, tile_values, value_write
 
 
@@ -18,10 +18,10 @@ def popcount(bits):
 class TileUnpacker(wiring.Component):
     """Keep two halves of compressed tiles, and put the values of each job's tile to their channels' places.
 
-    For each word (pixel and block) of the tile: its map, and for each 8 channels of it the beat in which value n is
-    that of channel n; places of zeros are undefined. In dense maps zeros are stored too.
+    For each word (pixel and block) of the tile: its map, and for each part of ``UNPACKED`` channels the values in the
+    places of their channels; places of zeros are undefined. In dense maps zeros are stored too.
 
-    Flow control: 8 channels a cycle; a word without a value takes a cycle.
+    Flow control: a part a cycle; a word without a value takes a cycle.
 
     Members
     -------
@@ -40,7 +40,7 @@ class TileUnpacker(wiring.Component):
     o_map: stream.Interface
     o_values: stream.Interface
 
-    #: Cycles from a word's map to its last ``o_values``, those of its other groups not counted.
+    #: Cycles from a word's map to its last ``o_values``, those of its other parts not counted.
     LATENCY = 3
 
     def __init__(self, config: AcceleratorConfig):
@@ -67,7 +67,7 @@ class TileUnpacker(wiring.Component):
             write.en.eq(self.i_map.valid), write.addr.eq(self.i_map.p.address), write.data.eq(self.i_map.p.word),
             read.en.eq(self._fetch), read.addr.eq(self._packed + self._working),
         ]
-        word_ends = self._build_groups(m, read.data)
+        word_ends = self._build_parts(m, read.data)
         self._build_control(m, word_ends)
         return m
 
@@ -109,61 +109,66 @@ class TileUnpacker(wiring.Component):
                     m.d.comb += [self.o_packed_release.eq(1), self.o_filled.eq(1)]
                     m.next = "Wait"
 
-    def _build_groups(self, m, word):
-        """Groups of 8 channels of a word: where their values begin, the two beats there, the values in their places.
-        Returns the pulse that the word's last group is worked on."""
+    def _build_parts(self, m, word):
+        """Parts of a word: where their values begin, the two rows there, the values in their places. Returns the pulse
+        that the word's last part is worked on."""
         c = self.config
-        group, passed = Signal(range(c.block_groups)), Signal(range(c.block + 1))
-        start, ends, mask = Signal(range(2 * c.slot_values)), Signal(), Signal(8)
+        part, passed = Signal(range(c.block // UNPACKED)), Signal(range(c.block + 1))
+        start, ends, mask = Signal(range(2 * c.slot_values)), Signal(), Signal(UNPACKED)
         m.d.comb += [
-            mask.eq(word.map.word_select(group, 8)), start.eq(word.offset + passed),
-            ends.eq(self._working & ((group == c.block_groups - 1) | ~word.map.any())),
+            mask.eq(word.map.word_select(part, UNPACKED)), start.eq(word.offset + passed),
+            ends.eq(self._working & ((part == c.block // UNPACKED - 1) | ~word.map.any())),
         ]
         with m.If(self._working):
-            m.d.sync += [group.eq(group + 1), passed.eq(passed + Mux(self._dense, 8, popcount(mask)))]
+            m.d.sync += [part.eq(part + 1), passed.eq(passed + Mux(self._dense, UNPACKED, popcount(mask)))]
         with m.If(ends):
-            m.d.sync += [group.eq(0), passed.eq(0)]
+            m.d.sync += [part.eq(0), passed.eq(0)]
         m.d.sync += [
-            self.o_map.valid.eq(self._working & (group == 0)), self.o_map.p.address.eq(self._place),
+            self.o_map.valid.eq(self._working & (part == 0)), self.o_map.p.address.eq(self._place),
             self.o_map.p.map.eq(word.map),
         ]
-        self._build_places(m, self._build_beats(m, start), Mux(self._dense, ~0, mask), start, group)
+        self._build_places(m, self._build_rows(m, start), Mux(self._dense, ~0, mask), start, part)
         return ends
 
-    def _build_places(self, m, beats, mask, start, group):
-        """Value ``start + n`` of the slot goes to the n-th one of ``mask``. The 8 values from ``start`` on lie at
-        different places of their beats: value v is the one of number ``v % 8`` of the two."""
-        read, read_mask, shift = Signal(tile_values(self.config)), Signal(8), Signal(3)
-        joined, numbers = Signal(tile_values(self.config)), Signal(data.ArrayLayout(3, 8))
+    def _build_places(self, m, rows, mask, start, part):
+        """Value ``start + n`` of the slot goes to the n-th one of ``mask``. The values from ``start`` on lie at
+        different places of their rows: value v is number ``v % UNPACKED`` of one of the two."""
+        width, number = self.config.value_width, range(UNPACKED)
+        read, read_mask, shift = Signal(tile_values(self.config)), Signal(UNPACKED), Signal(number)
+        joined, numbers = Signal(tile_values(self.config)), Signal(data.ArrayLayout(number, UNPACKED))
         read_valid, joined_valid = Signal(), Signal()
         m.d.sync += [
             read_valid.eq(self._working), read_mask.eq(mask), shift.eq(start), read.address.eq(self._place),
-            read.group.eq(group), joined_valid.eq(read_valid), joined.eq(read),
+            read.part.eq(part), joined_valid.eq(read_valid), joined.eq(read),
             self.o_values.valid.eq(joined_valid), self.o_values.p.eq(joined),
         ]
-        for n in range(8):
+        for n in number:
             m.d.sync += [
-                joined.values.word_select(n, 8).eq(beats.word_select(Mux(shift > n, 8 + n, n), 8)),
+                joined.values.word_select(n, width).eq(
+                    Mux(shift > n, rows[1].word_select(n, width), rows[0].word_select(n, width))),
                 numbers[n].eq(shift + popcount(read_mask[:n])),
-                self.o_values.p.values.word_select(n, 8).eq(joined.values.word_select(numbers[n], 8)),
+                self.o_values.p.values.word_select(n, width).eq(joined.values.word_select(numbers[n], width)),
             ]
 
-    def _build_beats(self, m, start):
-        """The beat of value ``start`` of the present slot, and the next one: even and odd beats have a memory each."""
-        c = self.config
-        beat = Signal.like(self.i_values.p.address)
+    def _build_rows(self, m, start):
+        """The row of ``UNPACKED`` values with value ``start`` of the present slot, and the next one: even and odd rows
+        have a memory each."""
+        c, writes = self.config, self.i_values
+        beats = UNPACKED // c.values_per_beat
+        # Of a write: which beat of the row; whether it is an odd one.
+        beat, row_bit = writes.p.address[:(beats - 1).bit_length()], (beats - 1).bit_length()
         slot = self._packed[(SEGMENT - 1).bit_length():]
-        m.d.comb += beat.eq(Cat(start[3:][:(c.value_beats - 1).bit_length()], slot))
-        odd, words = Signal(), []
+        row = Cat(start[(UNPACKED - 1).bit_length():(c.slot_values - 1).bit_length()], slot)
+        odd, read_rows = Signal(), []
         for parity in range(2):
-            m.submodules[f"beats{parity}"] = beats = memory.Memory(
-                shape=BEAT, depth=c.tile_slots * c.value_beats, init=[])
-            write, read = beats.write_port(), beats.read_port()
+            m.submodules[f"rows{parity}"] = rows = memory.Memory(
+                shape=data.ArrayLayout(BEAT, beats), depth=c.tile_slots * c.value_beats // beats, init=[])
+            write, read = rows.write_port(granularity=1), rows.read_port()
             m.d.comb += [
-                write.en.eq(self.i_values.valid & (self.i_values.p.address[0] == parity)),
-                write.addr.eq(self.i_values.p.address[1:]), write.data.eq(self.i_values.p.data),
-                read.addr.eq(beat[1:] + (beat[0] if parity == 0 else 0)),
+                write.en.eq(Mux(writes.valid & (writes.p.address[row_bit] == parity), 1 << beat, 0)),
+                write.addr.eq(writes.p.address[row_bit + 1:]), read.addr.eq(row[1:] + (row[0] if parity == 0 else 0)),
             ]
-            words.append(read.data)
-        m.d.sync += odd.eq(beat[0])
-        return Mux(odd, Cat(words[1], words[0]), Cat(words[0], words[1]))
+            m.d.comb += [word.eq(writes.p.data) for word in write.data]
+            read_rows.append(read.data.as_value())
+        m.d.sync += odd.eq(row[0])
+        return Mux(odd, read_rows[1], read_rows[0]), Mux(odd, read_rows[0], read_rows[1])

@@ -122,7 +122,7 @@ def test_every_density(config, density):
 
 
 @pytest.mark.parametrize("config", CONFIG_LIST, ids=lambda config: config.name)
-@pytest.mark.parametrize("width", (1, 2, 3, 4, 5, 8, 9))
+@pytest.mark.parametrize("width", (1, 2, 3, 4, 5, 8, 9, 10))
 def test_cut_segments(config, width):
     seed = 2
     generator = np.random.default_rng(seed)

@@ -1,5 +1,5 @@
 # amaranth: UnusedElaboratable=no
-"""The intersect array against plain NumPy windows: random tiles, rounds with stop rules, passes, through the write ports."""
+"""The intersect array against plain NumPy windows: random tiles, rounds with stop rules, passes."""
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -13,9 +13,9 @@ from sim_tests.unit.array.test_group import DENSITIES, Tile, pack_tile
 TINY = AcceleratorConfig("tiny", value_width=8, groups=2, lanes=16, block=16, drain=4, weight_depth=160, tile_slots=32,
                          sum_windows=16, pool_columns=8, array="intersect", clusters=2, pes=2)
 WIDE = AcceleratorConfig("wide", value_width=8, groups=1, lanes=64, block=64, drain=4, weight_depth=576, tile_slots=16,
-                         sum_windows=16, pool_columns=8, array="intersect", clusters=4, pes=3)
-SINGLE = AcceleratorConfig("single", value_width=8, groups=3, lanes=32, block=32, drain=4, weight_depth=320,
-                           tile_slots=16, sum_windows=8, pool_columns=8, array="intersect", clusters=1, pes=1)
+                         sum_windows=16, pool_columns=8, array="intersect", clusters=4, pes=1)
+SINGLE = AcceleratorConfig("single", value_width=8, groups=1, lanes=32, block=32, drain=4, weight_depth=320,
+                           tile_slots=16, sum_windows=8, pool_columns=8, array="intersect", clusters=1, pes=3)
 JOB_FLAGS = ("first_chunk", "last_chunk", "pass_first", "weights_first", "weights_last")
 
 
@@ -40,7 +40,8 @@ class Round(Tile):
                 row, column = self.y_first + y * self.stride + ky, self.x_first + x * self.stride + kx
                 if not (0 <= row < self.values.shape[1] and 0 <= column < self.in_columns):
                     continue
-                for value, weight in zip(self.values[:, row, column + self.phase], self.weights[lane, ky, kx], strict=True):
+                pixel = self.values[:, row, column + self.phase]
+                for value, weight in zip(pixel, self.weights[lane, ky, kx], strict=True):
                     if value and weight:
                         total, added = total + int(value) * int(weight), added + 1
                         if stop and total < 0:
@@ -109,7 +110,8 @@ class Bench:
         for job in self.rounds:
             half = await self.wait(ctx, array.o_tile_free, array.o_tile_half)
             maps, beats = pack_tile(c, job)
-            for port, name, size, words in ((array.i_map, "word", 4, maps), (array.i_values, "data", c.value_beats, beats)):
+            for port, name, size, words in ((array.i_map, "word", 4, maps),
+                                            (array.i_values, "data", c.value_beats, beats)):
                 for address, word in [*words.items()][::-1]:
                     ctx.set(port.valid, 1)
                     ctx.set(port.payload, {"address": half * c.tile_slots * size + address, name: word})
@@ -137,8 +139,8 @@ class Bench:
                         for group in range(c.block_groups):
                             values = part[8 * group:8 * group + 8]
                             if values.any():
-                                await self.write(ctx, array.i_phase_values, place | {
-                                    "group": group, "values": sum((int(v) & 255) << 8 * n for n, v in enumerate(values))})
+                                packed = sum((int(value) & 255) << 8 * n for n, value in enumerate(values))
+                                await self.write(ctx, array.i_phase_values, place | {"group": group, "values": packed})
                         number += 1
             await self.pulse(ctx, array.i_weights_filled)
 
@@ -171,8 +173,9 @@ class Bench:
             for number, (sums, lanes) in enumerate(windows):
                 own = flat[number * len(sums):(number + 1) * len(sums)]
                 for lane in range(lanes):
+                    place = f"group {group}, window {number}, lane {lane}"
                     assert (own[lane] - sums[lane]) % modulus == 0, (
-                        f"group {group}, window {number}, lane {lane}: {own[lane]}, not {sums[lane]} (seed {self.seed})")
+                        f"{place}: {own[lane]}, not {sums[lane]} (seed {self.seed})")
         assert self.work == self.products, f"{self.work} products, not {self.products} (seed {self.seed})"
         return self
 
@@ -181,7 +184,7 @@ def make_rounds(config, rng, *, tiles=1, phases=2, chunks=1, density=0.4, kernel
                 stop=True, signed=0, stride=1, lanes=None, predict=False, passes=1, pad=0, dense=0, weights=(-60, 60)):
     """Jobs of one kernel block: for each pass, phase, chunk and tile."""
     channels = channels or config.block
-    lanes = config.lanes if lanes is None else lanes
+    lanes = min(config.lanes, 7) if lanes is None else lanes
     shape = (lanes, *kernel, channels)
     chunk_weights = [rng.integers(*weights, shape, endpoint=True) * (rng.random(shape) < 0.6) for _ in range(chunks)]
     starts, thresholds = rng.integers(-2000, 6000, lanes), rng.integers(-500, 3000, lanes)
@@ -189,14 +192,16 @@ def make_rounds(config, rng, *, tiles=1, phases=2, chunks=1, density=0.4, kernel
     words = -(-lanes // config.block) * config.block // config.drain
     jobs = []
     for _ in range(passes):
-        values = rng.integers(*((-128, 127) if signed else (0, 255)), (chunks, tiles, channels, rows, -(-(columns + 1) // 4) * 4),
-                              endpoint=True)
-        values = values * (rng.random(values.shape) < density)
+        shape = (chunks, tiles, channels, rows, -(-(columns + 1) // 4) * 4)
+        values = rng.integers(*((-128, 127) if signed else (0, 255)), shape, endpoint=True)
+        values = values * (rng.random(shape) < density)
         for phase in range(phases):
             for chunk in range(chunks):
-                full = chunk_weights[chunk]
-                part = full if phases == 1 else np.where(full > 0 if phase == 0 else
-                                                         (full < 0) & ((np.arange(channels) % (phases - 1)) == phase - 1), full, 0)
+                part = chunk_weights[chunk]
+                if phases > 1 and phase == 0:
+                    part = np.maximum(part, 0)
+                elif phases > 1:
+                    part = np.where(np.arange(channels) % (phases - 1) == phase - 1, np.minimum(part, 0), 0)
                 for tile in range(tiles):
                     single = phases * chunks == 1
                     flags = {"first_chunk": phase == 0 and chunk == 0,
@@ -205,9 +210,11 @@ def make_rounds(config, rng, *, tiles=1, phases=2, chunks=1, density=0.4, kernel
                              "weights_last": tile == tiles - 1}
                     jobs.append(Round(
                         values[chunk, tile], part, rows=windows[0], columns=windows[1], y_first=-pad, x_first=-pad,
-                        in_columns=columns, phase=1, stride=stride, signed=signed, words=words, lanes=lanes, dense=dense,
+                        in_columns=columns, phase=1, stride=stride, signed=signed, words=words, lanes=lanes,
+                        dense=dense,
                         flags={name: int(flag) for name, flag in flags.items()}, starts=starts, thresholds=thresholds,
-                        rules={"stop": int(stop and phase > 0), "predict": int(predict and phase == 0 and chunk == chunks - 1)}))
+                        rules={"stop": int(stop and phase > 0),
+                               "predict": int(predict and phase == 0 and chunk == chunks - 1)}))
     if phases * chunks == 1:
         for job in jobs:
             job.flags |= {"weights_first": int(job is jobs[0]), "weights_last": int(job is jobs[-1])}
@@ -221,14 +228,14 @@ def test_densities(config, density):
     Bench(config, make_rounds(config, rng, density=density, phases=3, windows=(1, 3), kernel=(1, 3)), seed=1).run()
 
 
-@pytest.mark.parametrize("stall", STALL_GRID)
+@pytest.mark.parametrize("stall", STALL_GRID[::3])
 def test_stalls(stall):
     rng = np.random.default_rng(5)
     Bench(TINY, make_rounds(TINY, rng, tiles=2, phases=3, passes=2, windows=(1, 5), kernel=(2, 2)), seed=2, stall=stall,
           loaders_stall=stall[0]).run()
 
 
-@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize("seed", range(6))
 def test_shapes(seed):
     rng = np.random.default_rng(seed)
     config = (TINY, SINGLE, WIDE)[seed % 3]
@@ -237,8 +244,8 @@ def test_shapes(seed):
     for _ in range(2):
         jobs += make_rounds(config, rng, tiles=int(rng.integers(1, 3)), phases=int(rng.integers(1, 4)),
                             chunks=int(rng.integers(1, 3)), passes=int(rng.integers(1, 3)), kernel=kernel,
-                            channels=int(rng.integers(1, config.block + 1)), stride=int(rng.integers(1, 3)), pad=seed % 2,
-                            lanes=int(rng.integers(1, config.lanes + 1)), windows=(int(rng.integers(1, 3)), 2),
+                            channels=int(rng.integers(1, config.block + 1)), stride=int(rng.integers(1, 3)),
+                            pad=seed % 2, lanes=int(rng.integers(1, 12)), windows=(int(rng.integers(1, 3)), 2),
                             signed=seed % 2, stop=seed % 2 == 0, density=0.3)
     Bench(config, jobs, seed=seed, loaders_stall=0.3).run()
 

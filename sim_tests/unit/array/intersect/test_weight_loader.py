@@ -221,10 +221,10 @@ def test_loops(name):
 
 @pytest.mark.parametrize("config", (TINY, MIDDLE, WIDE), ids=lambda c: c.name)
 def test_blocks_of_16_32_and_64_channels(config):
-    """Full words, a block plus a channel, an odd number of words, and a last kernel block of a lane."""
+    """Full words, a block plus a channel, an odd number of words, a last kernel block of as many lanes as a block."""
     shapes = [layer(out=3, channels=2 * config.block, rows=1, columns=3, phases=2),
               layer(out=2, channels=config.block + 1, chunk_channels=config.block, rows=3, columns=2, passes=2),
-              layer(out=config.lanes + 1, channels=1, rows=1, columns=1)]
+              layer(out=config.lanes + config.block, channels=1, rows=1, columns=1)]
     Run(config, shapes, seed=config.name, latency=(1, 20), wait=0.5)
 
 

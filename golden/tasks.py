@@ -1,0 +1,264 @@
+"""Tasks of the intersect array: what of each window's sum is multiplied, and where it stops.
+
+A task is a window, a lane and a round. It multiplies where activation and weight of the round's phase are not zero, tap
+by tap (row by row), block by block, lowest channel first; in a round with the stop rule it ends with the product that
+takes the sum below 0, and where the sum already is there is no task.
+
+    work = count_tasks(layer, x, tiling, phases, stop_phase, block=config.block)
+    work.products.sum(), work.skipping.sum(), work.dense
+
+Source: golden/README.md, "Intersect array" (normative).
+"""
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numba import njit, prange, types
+from numba.extending import intrinsic
+
+from .layer import QuantisedLayer
+from .tiling import Tiling, ceil_div, chunk_spans
+
+#: Bytes of the tasks that are in memory at a time.
+MEMORY = 1 << 26
+#: Values that are stored for a block, whatever its size.
+BLOCK = 64
+#: How numba compiles what allocates nothing: arrays then need no counts of references.
+OPTIONS = {"error_model": "numpy", "_nrt": False}
+
+
+@intrinsic
+def first_one(typing, bits):
+    """Number of the lowest set bit of a uint64 that is not 0."""
+    def build(context, builder, signature, arguments):
+        return builder.cttz(arguments[0], context.get_constant(types.boolean, 1))
+    return types.int64(types.uint64), build
+
+
+@intrinsic
+def count_ones(typing, bits):
+    """Number of set bits of a uint64."""
+    def build(context, builder, signature, arguments):
+        return builder.ctpop(arguments[0])
+    return types.int64(types.uint64), build
+
+
+@dataclass(frozen=True)
+class Operands:
+    """A layer's input and weights as the hardware holds them: blocks of channels, a map and values for each.
+
+    ``x_maps`` uint64 [rows, columns, blocks], ``x_values`` int16 [rows, columns, blocks * BLOCK]: the input with zeros
+    around it, so that every tap of every window lies inside. ``w_maps`` uint64 [phases, O, kernel rows, kernel columns,
+    blocks]: which weights belong to a phase. ``w_values`` int8 [O, kernel rows, kernel columns, blocks * BLOCK].
+    """
+    x_maps: np.ndarray
+    x_values: np.ndarray
+    w_maps: np.ndarray
+    w_values: np.ndarray
+
+    @property
+    def shape(self) -> tuple[int, int, int, int, int]:
+        """Columns of the padded input, kernel rows and columns, blocks, phases."""
+        phases, _, *kernel, blocks = self.w_maps.shape
+        return self.x_maps.shape[1], *kernel, blocks, phases
+
+
+@dataclass(frozen=True)
+class Tasks:
+    """The tasks of the windows of rows ``row .. row + R - 1``.
+
+    ``products``, ``words`` uint16 [rounds, R, columns, O]: products added, and map words fetched until the task ended:
+    all of the round, or up to that of the product that stopped it; 0 words: there was no task. ``sums`` int64
+    [R, columns, O]: sums at the end. ``stopped`` bool [R, columns, O]: the sum was final before its last round ended.
+    ``skipping`` int32 [R, columns, O]: products if nothing is stopped, those of zero skip.
+    """
+    row: int
+    products: np.ndarray
+    words: np.ndarray
+    sums: np.ndarray
+    stopped: np.ndarray
+    skipping: np.ndarray
+
+
+@dataclass(frozen=True)
+class TaskCounts:
+    """A layer's tasks, summed over its windows; windows that tiles share count once.
+
+    ``products``, ``words``, ``tasks`` int64 [rounds, O]: products added, map words fetched, tasks. ``stopped`` int64
+    [O]: outputs whose sum was final before its last round ended. ``skipping`` int64 [O]: products of zero skip alone.
+    ``oracle`` int64 [O]: of these, what belongs to sums that end above 0: no stop rule needs fewer. ``dense``: products
+    without skipping, padding included.
+    """
+    products: np.ndarray
+    words: np.ndarray
+    tasks: np.ndarray
+    stopped: np.ndarray
+    skipping: np.ndarray
+    oracle: np.ndarray
+    dense: int
+
+
+def pack_operands(layer: QuantisedLayer, x: np.ndarray, phases: np.ndarray, count: int, block: int) -> Operands:
+    """The operands of ``layer`` for the input ``x[C, H, W]``, with ``count`` phases; other arguments and errors as of
+    :func:`count_tasks`."""
+    if phases.shape != layer.weights.shape or ((phases >= 0) != (layer.weights != 0)).any():
+        raise ValueError(f"phases must hold a phase for each weight of {layer.name} that is not 0, and -1 for the "
+                         f"others")
+    if phases.max() >= count:
+        raise ValueError(f"a weight of {layer.name} has phase {phases.max()}, but there are {count} phases")
+    places = _places(layer, block)
+    places, blocks = places // block * BLOCK + places % block, places[-1] // block + 1
+    _, rows, columns = layer.full_shape
+    kernel_rows, kernel_columns = layer.weights.shape[2:]
+    top, left = layer.pad[:2]
+    x_values = np.zeros(((rows - 1) * layer.stride + kernel_rows, (columns - 1) * layer.stride + kernel_columns,
+                         blocks * BLOCK), np.int16)
+    inside = x[:, :len(x_values) - top, :x_values.shape[1] - left].transpose(1, 2, 0)
+    x_values[top:top + inside.shape[0], left:left + inside.shape[1], places] = inside
+    w_values = np.zeros((len(layer.weights), kernel_rows, kernel_columns, blocks * BLOCK), np.int8)
+    w_values[..., places] = layer.weights.transpose(0, 2, 3, 1)
+    w_maps, present = [], np.zeros(w_values.shape, bool)
+    for phase in range(count):
+        present[..., places] = (phases == phase).transpose(0, 2, 3, 1)
+        w_maps.append(_bits(present))
+    return Operands(_bits(x_values != 0), x_values, np.array(w_maps), w_values)
+
+
+def _places(layer, block):
+    """Where each channel of the input lies among the blocks of all inputs: each of them begins with a block."""
+    places, blocks = [], 0
+    for part in layer.inputs:
+        places.append(blocks * block + np.arange(part.channels))
+        blocks += ceil_div(part.channels, block)
+    return np.concatenate(places)
+
+
+def _rounds(layer, tiling, stop_phase, block):
+    """``[phase, first and end block, first and end kernel row, whether it has the stop rule]`` of each round in order.
+    """
+    return np.array([(phase, first // block, ceil_div(end, block), row, row_end, 0 < stop_phase <= phase)
+                     for phase in range(tiling.phases)
+                     for first, end in chunk_spans(_places(layer, block)[-1] + 1, tiling.chunk_channels)
+                     for row, row_end in chunk_spans(layer.weights.shape[2], tiling.chunk_rows)], np.int64)
+
+
+def _bits(present):
+    """uint64 [..., blocks] of bool [..., blocks * 64], channel 0 lowest."""
+    return np.packbits(present, axis=-1, bitorder="little").view("<u8")
+
+
+@njit(**OPTIONS)
+def walk_task(x_maps, x_values, w_maps, w_values, x_at, x_pitch, map_at, value_at, blocks, kernel_columns, block,
+              block_end, row, row_end, stop, total, counts):
+    """A task: the words of blocks ``block .. block_end - 1`` and kernel rows ``row .. row_end - 1``.
+
+    The arrays are those of :class:`Operands`, flat. ``x_at``, ``map_at``, ``value_at``: places of tap (0, 0) and block
+    0 of the window in ``x_maps``, of phase and lane in ``w_maps``, of the lane in ``w_values``, in words; ``x_pitch``:
+    words from one row of the input to the next. ``counts`` gets the number of elements (activation and weight are not
+    0) of each word. Returns the products added, the words up to that of the last one (all, if it was not stopped), the
+    sum, and whether it was stopped.
+    """
+    products, words, number, stopped = 0, 0, 0, False
+    for tap_row in range(row, row_end):
+        for column in range(kernel_columns):
+            x_word = x_at + tap_row * x_pitch + column * blocks
+            w_word = (tap_row * kernel_columns + column) * blocks
+            for now in range(block, block_end):
+                bits = x_maps[x_word + now] & w_maps[map_at + w_word + now]
+                counts[number] = count_ones(bits)
+                number += 1
+                if stopped:
+                    continue
+                words = number
+                x_value, w_value = (x_word + now) * BLOCK, (value_at + w_word + now) * BLOCK
+                while bits:
+                    channel = first_one(bits)
+                    bits &= bits - np.uint64(1)
+                    total += np.int64(x_values[x_value + channel]) * np.int64(w_values[w_value + channel])
+                    products += 1
+                    if stop and total < 0:
+                        stopped = True
+                        break
+    return products, words, total, stopped
+
+
+@njit(parallel=True, cache=True)
+def _walk_rows(x_maps, x_values, w_maps, w_values, rounds, bias, stride, first, shape, products, words, sums, stopped,
+               skipping):
+    """All tasks of the windows of the rows from ``first`` on. ``shape``: columns of the padded input, kernel rows and
+    columns, blocks, phases."""
+    width, kernel_rows, kernel_columns, blocks, phases = shape
+    lanes, lane_words = len(bias), kernel_rows * kernel_columns * blocks
+    for at in prange(products.shape[1] * products.shape[2]):
+        y, x = at // products.shape[2], at % products.shape[2]
+        x_at = ((first + y) * stride * width + x * stride) * blocks
+        counts = np.empty(lane_words, np.int64)
+        for lane in range(lanes):
+            total, final, value_at = bias[lane], False, lane * lane_words
+            for number in range(len(rounds)):
+                phase, block, block_end, row, row_end, stop = rounds[number]
+                final |= stop and total < 0
+                if final:
+                    break
+                products[number, y, x, lane], words[number, y, x, lane], total, final = walk_task(
+                    x_maps, x_values, w_maps, w_values, x_at, width * blocks, phase * lanes * lane_words + value_at,
+                    value_at, blocks, kernel_columns, block, block_end, row, row_end, stop, total, counts)
+            sums[y, x, lane], stopped[y, x, lane] = total, final
+            for phase in range(phases):
+                map_at = (phase * lanes + lane) * lane_words
+                for row in range(kernel_rows):
+                    for word in range(kernel_columns * blocks):
+                        skipping[y, x, lane] += count_ones(x_maps[x_at + row * width * blocks + word]
+                                                           & w_maps[map_at + row * kernel_columns * blocks + word])
+
+
+def walk_tasks(layer: QuantisedLayer, x: np.ndarray, tiling: Tiling, phases: np.ndarray, stop_phase: int, *,
+               block: int) -> Iterator[Tasks]:
+    """The tasks of all windows, some rows at a time from the top; arguments as of :func:`count_tasks`."""
+    operands, rounds = pack_operands(layer, x, phases, tiling.phases, block), _rounds(layer, tiling, stop_phase, block)
+    lanes, rows, columns = layer.full_shape
+    step = max(1, MEMORY // (columns * lanes * (4 * len(rounds) + 13)))
+    flat = [array.reshape(-1) for array in vars(operands).values()]
+    for row in range(0, rows, step):
+        size = (min(step, rows - row), columns, lanes)
+        tasks = Tasks(row, *(np.zeros((len(rounds), *size), np.uint16) for _ in range(2)), np.zeros(size, np.int64),
+                      np.zeros(size, bool), np.zeros(size, np.int32))
+        _walk_rows(*flat, rounds, layer.bias.astype(np.int64), layer.stride, row, operands.shape,
+                   *list(vars(tasks).values())[1:])
+        yield tasks
+
+
+def count_tasks(layer: QuantisedLayer, x: np.ndarray, tiling: Tiling, phases: np.ndarray, stop_phase: int, *,
+                block: int) -> TaskCounts:
+    """The work of ``layer`` on the intersect array, by the rules and in the order of the hardware.
+
+    Parameters
+    ----------
+    layer : QuantisedLayer
+        With 8-bit values.
+    x : int array [C, H, W]
+        Its input.
+    tiling : Tiling
+        Its chunks and number of phases count; each input of the layer begins with a block of channels.
+    phases : int array [O, C, kh, kw]
+        Phase of each weight, -1 where it is 0.
+    stop_phase : int
+        From this phase on a sum below 0 is final; 0: none is.
+    block : int
+        Channels of a map word: 16, 32 or 64.
+
+    Raises
+    ------
+    ValueError
+        The phases are not those of the weights, or beyond those of the tiling.
+    """
+    totals = [0] * 6
+    for tasks in walk_tasks(layer, x, tiling, phases, stop_phase, block=block):
+        rounds, windows = (1, 2), (0, 1)
+        parts = (tasks.products.sum(rounds, np.int64), tasks.words.sum(rounds, np.int64),
+                 np.count_nonzero(tasks.words, rounds), tasks.stopped.sum(windows),
+                 tasks.skipping.sum(windows, np.int64),
+                 np.where(tasks.sums > 0, tasks.skipping, 0).sum(windows, np.int64))
+        totals = [total + part for total, part in zip(totals, parts, strict=True)]
+    _, rows, columns = layer.full_shape
+    return TaskCounts(*totals, layer.weights.size * rows * columns)
