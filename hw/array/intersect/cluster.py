@@ -34,8 +34,8 @@ class Cluster(wiring.Component):
 
     ``JobTable`` and ``WindowStepper`` -> tasks -> ``pes`` x ``ProcessingElement`` -> partial sums -> ``o_sums``.
 
-    Flow control: a task, or a final sum without a mark, a cycle; a cycle for each window besides. A job begins while PEs
-    still work on the one before.
+    Flow control: a task, or a final sum without a mark, a cycle; a cycle for each window besides. A job begins while
+    PEs still work on the one before.
 
     Members
     -------
