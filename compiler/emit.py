@@ -216,6 +216,13 @@ def _has_writer(quantised, name, first, end):
                for layer in quantised.layers for target in layer.targets)
 
 
+def network_phases(quantised: QuantisedNetwork, config: AcceleratorConfig, densities: dict[str, float],
+                   negative_classes: int = NEGATIVE_CLASSES) -> dict[str, int]:
+    """Phases of each layer, as :func:`compile_network` chooses them."""
+    return {layer.name: choose_phases(layer, config, _density_in(layer, quantised, densities), negative_classes)
+            for layer in quantised.layers}
+
+
 def _choose(quantised, layers, config, tilings, densities, negative_classes):
     """A :class:`Choice` for each of ``layers``."""
     dense_shift = _input_shift(quantised, config)

@@ -14,7 +14,8 @@ import onnx
 
 from hw.config import AcceleratorConfig
 
-from .emit import Program, compile_network
+from .balance import balance
+from .emit import Program, compile_network, network_phases
 from .graph import Network
 from .model import Model
 from .onnx import HostPart, largest_difference, load_proto, read_proto, simplify, tolerance
@@ -64,10 +65,14 @@ def check_onnx(network: OnnxNetwork, x: np.ndarray) -> None:
 def compile_float(network: Network, calibration: list[np.ndarray], config: AcceleratorConfig, *,
                   negative_classes: int = NEGATIVE_CLASSES) -> Program:
     """The program of ``network``, quantised with the inputs [C, H, W] of ``calibration``; ``negative_classes`` and
-    errors as of :func:`compiler.quantise.quantise` and :func:`compiler.emit.compile_network`."""
+    errors as of :func:`compiler.quantise.quantise` and :func:`compiler.emit.compile_network`. For the intersect array
+    the first input is the profile that balances its clusters (:func:`compiler.balance.balance`)."""
     quantised = quantise(network, calibration, config)
-    return compile_network(quantised, config, densities=map_densities(network, calibration[:DENSITY_INPUTS]),
-                           negative_classes=negative_classes)
+    densities = map_densities(network, calibration[:DENSITY_INPUTS])
+    if config.intersect:
+        phases = network_phases(quantised, config, densities, negative_classes)
+        quantised = balance(quantised, [quantised.quantise_input(calibration[0])], config, phases)
+    return compile_network(quantised, config, densities=densities, negative_classes=negative_classes)
 
 
 def map_densities(network: Network, inputs: list[np.ndarray]) -> dict[str, float]:

@@ -1,0 +1,112 @@
+"""Kernels among the clusters of the intersect array, so that clusters end a tile at about the same time.
+
+A cluster has every ``clusters``-th lane of a kernel block, and waits for the others at the end of each round of a tile.
+How much a kernel has to multiply depends on its weights and on how early its sums stop, which a profile on calibration
+inputs tells. The order of a layer's output channels is free as long as those who read them know it.
+
+Source: golden/README.md, "Intersect array"; V. Akhlaghi et al., "SnaPEA", ISCA 2018, section V (load balance).
+"""
+from dataclasses import replace
+
+import numpy as np
+
+from golden.layer import QuantisedLayer
+from golden.network import QuantisedNetwork, run_network
+from golden.tasks import count_tasks
+from golden.tiling import Tiling, chunk_spans
+from hw.config import AcceleratorConfig
+
+from .phases import split, stops_exactly
+
+#: Rows of windows that a layer is profiled on, spread evenly.
+PROFILE_ROWS = 4
+
+
+def balance(network: QuantisedNetwork, inputs: list[np.ndarray], config: AcceleratorConfig,
+            phases: dict[str, int]) -> QuantisedNetwork:
+    """``network`` with the output channels of its layers in an order that balances the clusters of ``config``.
+
+    Channels stay in their kernel block. Maps that the user wants, and those that are read or written in part, keep
+    their order.
+
+    Parameters
+    ----------
+    network : QuantisedNetwork
+    inputs : list of int arrays [C, H, W]
+        What the profile is taken on.
+    config : AcceleratorConfig
+    phases : dict of str to int
+        Phases of each layer.
+    """
+    work = {layer.name: 0 for layer in network.layers}
+    for x in inputs:
+        maps, _ = run_network(network, x)
+        for layer in network.layers:
+            whole = np.concatenate([maps[part.map][part.first:part.first + part.channels] for part in layer.inputs])
+            work[layer.name] = work[layer.name] + profile(layer, whole, config, phases[layer.name])
+    for layer in network.layers:
+        if _movable(network, layer):
+            network = _reorder(network, layer.name, kernel_order(work[layer.name], config))
+    return network
+
+
+def profile(layer: QuantisedLayer, x: np.ndarray, config: AcceleratorConfig, phases: int) -> np.ndarray:
+    """Products ``[phases, lanes]`` of ``PROFILE_ROWS`` rows of windows of ``layer`` for the input ``x[C, H, W]``."""
+    rows, total = layer.full_shape[1], 0
+    kernel_rows = layer.weights.shape[2]
+    padded = np.pad(x, ((0, 0), (layer.pad[0], kernel_rows), (0, 0)))
+    tiling = Tiling(layer.in_shape[0] + config.block * len(layer.inputs), kernel_rows, 1, 1, 1, 1, phases)
+    stop_phase = int(phases > 1 and stops_exactly(layer))
+    for row in np.unique(np.linspace(0, rows - 1, PROFILE_ROWS).round().astype(int)):
+        band = padded[:, row * layer.stride:row * layer.stride + kernel_rows]
+        strip = replace(layer, in_shape=band.shape, pad=(0, layer.pad[1], 0, layer.pad[3]), pool=0, full=None)
+        total = total + count_tasks(strip, band, tiling, split(layer.weights, phases - 1), stop_phase,
+                                    block=config.block).products
+    return total
+
+
+def kernel_order(work: np.ndarray, config: AcceleratorConfig) -> np.ndarray:
+    """Which output channel each lane gets, ``[lanes]``, given the ``work[phases, lanes]`` of each channel.
+
+    In each kernel block the channel with most work comes first and goes where it adds least to the sum of the squares
+    of the clusters' work in each phase.
+    """
+    order = []
+    for first, end in chunk_spans(work.shape[1], config.lanes):
+        places = [list(range(first + cluster, end, config.clusters)) for cluster in range(config.clusters)]
+        loads, chosen = np.zeros((len(work), config.clusters)), {}
+        for channel in first + np.argsort(-work[:, first:end].sum(0), kind="stable"):
+            costs = np.where([bool(free) for free in places], work[:, channel] @ loads, np.inf)
+            cluster = int(np.argmin(costs))
+            chosen[places[cluster].pop(0)] = channel
+            loads[:, cluster] += work[:, channel]
+        order += [chosen[lane] for lane in range(first, end)]
+    return np.array(order)
+
+
+def _movable(network, layer):
+    """Whether the channels of what ``layer`` writes may change their places."""
+    names = {target.map for target in layer.targets}
+    channels = len(layer.weights)
+    return not names & set(network.outputs) and all(
+        network.maps[name][0] == channels for name in names) and all(
+        (part.first, part.channels) == (0, channels)
+        for reader in network.layers for part in reader.inputs if part.map in names)
+
+
+def _reorder(network, name, order):
+    """``network`` with the output channels of layer ``name`` in ``order``."""
+    layers, scales = [], dict(network.scales)
+    written = {target.map for layer in network.layers if layer.name == name for target in layer.targets}
+    for layer in network.layers:
+        columns, at = [], 0
+        for part in layer.inputs:
+            columns.append(at + (order if part.map in written else np.arange(part.channels)))
+            at += part.channels
+        layer = replace(layer, weights=layer.weights[:, np.concatenate(columns)])
+        if layer.name == name:
+            layer = replace(layer, **{field: getattr(layer, field)[order] for field in ("weights", "bias", "scale",
+                                                                                      "shift")})
+        layers.append(layer)
+    scales.update({target: scales[target][order] for target in written if target in scales})
+    return replace(network, layers=tuple(layers), scales=scales)
