@@ -99,7 +99,7 @@ def step_sequencer(run, control, layers, jobs, groups, begins, idle):
 
 @njit(**OPTIONS)
 def _offer(run, control, groups):
-    """Jobs to the queues that have room."""
+    """Jobs to the queues that have room; ``groups``: all that have one for group jobs."""
     if control.pending & LOAD_JOB and control.load_in - control.load_out < JOB_DEPTH:
         control.push_load = 1
         control.pending &= ~LOAD_JOB
@@ -107,11 +107,11 @@ def _offer(run, control, groups):
         control.push_collect = 1
         control.pending &= ~COLLECT_JOB
     if control.pending & GROUP_JOB:
-        for n in range(run.groups):
+        for n in range(len(groups)):
             if not control.group_served >> n & 1 and groups[n].jobs_in - groups[n].jobs_out < JOB_DEPTH:
                 control.push_groups |= 1 << n
         control.group_served |= control.push_groups
-        if control.group_served == (1 << run.groups) - 1:
+        if control.group_served == (1 << len(groups)) - 1:
             control.group_served = 0
             control.pending &= ~GROUP_JOB
 
@@ -124,7 +124,7 @@ def step_jobs(run, control, groups):
     if control.push_collect:
         control.collects[control.collect_in % JOBS] = control.job_ready
         control.collect_in += 1
-    for n in range(run.groups):
+    for n in range(len(groups)):
         if control.push_groups >> n & 1:
             groups[n].jobs_in += 1
             groups[n].wake = 0
@@ -153,11 +153,14 @@ def _make_job(run, control, layer, job):
     job.lanes = min(layer.out_channels - control.channels_done, run.lanes)
     job.words = (job.lanes + run.block - 1) // run.block * run.block_words
     job.out_block = control.channels_done // run.block
-    job.first_chunk = control.channel == 0 and control.row == 0
+    job.phase, job.kernel_row = control.phase, control.row
+    job.stop = layer.stop_phase > 0 and control.phase >= layer.stop_phase
+    job.first_chunk = control.channel == 0 and control.row == 0 and control.phase == 0
     control.last_rows = layer.kernel_rows - control.row <= layer.chunk_rows
     control.last_channels = layer.in_channels - control.channel <= layer.chunk_channels
-    job.last_chunk = control.last_rows and control.last_channels
-    single = layer.chunk_channels >= layer.in_channels and layer.chunk_rows >= layer.kernel_rows
+    job.last_chunk = control.last_rows and control.last_channels and control.phase + 1 == layer.phases
+    single = (layer.chunk_channels >= layer.in_channels and layer.chunk_rows >= layer.kernel_rows
+              and layer.phases == 1)
     control.map_end = (y + layer.tile_rows + layer.tile_overlap >= layer.out_height
                        and x + layer.tile_columns + layer.tile_overlap >= layer.out_width)
     control.pass_end = control.map_end or control.tile == layer.tiles_per_pass - 1
@@ -170,7 +173,8 @@ def _make_job(run, control, layer, job):
 
 @njit(**OPTIONS)
 def _advance(run, control, layer, job):
-    """Step the loops: tile, row chunk, channel chunk, pass, kernel block. Returns whether the layer has no more."""
+    """Step the loops: tile, row chunk, channel chunk, phase, pass, kernel block. Returns whether the layer has no
+    more."""
     y, x = control.y, control.x + layer.tile_columns
     if x + layer.tile_overlap >= layer.out_width:
         y, x = y + layer.tile_rows, 0
@@ -183,9 +187,12 @@ def _advance(run, control, layer, job):
     if control.last_rows:
         control.row = 0
         control.channel += min(layer.in_channels - control.channel, layer.chunk_channels)
+        if control.last_channels:
+            control.channel = 0
+            control.phase += 1
     if not job.last_chunk:
         return False
-    control.channel = 0
+    control.phase = 0
     control.y, control.x, control.pass_y, control.pass_x = y, x, y, x
     if not control.map_end:
         return False

@@ -2,14 +2,18 @@
 
 Source: M. Horowitz, "Computing's energy problem (and what we can do about it)", ISSCC 2014: 45 nm, 0.9 V.
 """
-from hw.config import BEAT, AcceleratorConfig
+from hw.config import BEAT, UNPACKED, AcceleratorConfig
 
-#: What is counted for each layer besides the counters of the hardware.
+#: What is counted for each layer besides the counters of the hardware. In the intersect array the buffers of tiles and
+#: weights are the memories of the PEs, each with its own copy; a product reads a beat of weights and ``UNPACKED``
+#: values.
 ACCESSES = {
     "multiplications": "products of a weight and a non-zero activation",
-    "weight_reads": "weights read from weight buffers: one for each lane of a group and non-zero activation",
-    "weight_writes": "beats written to weight buffers, each counted once for each group",
-    "map_reads": "sparsity map words read from tile buffers",
+    "weight_reads": "weights read from weight buffers: one for each lane of a group and non-zero activation; "
+                    "intersect: beats",
+    "weight_writes": "beats written to weight buffers, each counted once for each group; intersect: for each PE that "
+                     "has the lane, map words too",
+    "map_reads": "sparsity map words read from tile buffers; intersect: phase map words too",
     "map_writes": "sparsity map words written to tile buffers, each counted once for each group",
     "value_reads": "beats read from tile buffers: one for each non-zero activation",
     "value_writes": "beats of values written to tile buffers, each counted once for each group",
@@ -33,6 +37,8 @@ def energy(accesses: dict[str, int], config: AcceleratorConfig) -> dict[str, flo
     bits = {"weight_reads": config.value_width, "map_reads": config.block, "map_writes": config.block,
             "sum_reads": config.sum_width, "sum_writes": config.sum_width,
             **dict.fromkeys(("weight_writes", "value_reads", "value_writes"), BEAT)}
+    if config.intersect:
+        bits |= {"weight_reads": BEAT, "value_reads": UNPACKED * config.value_width}
     cost = {name: sram * width for name, width in bits.items()}
     cost["multiplications"] = ENERGY[f"multiply_{config.value_width}"] + ENERGY["add_32"] * config.sum_width / 32
     cost["dram_reads"] = cost["dram_writes"] = ENERGY["dram_64"]

@@ -67,14 +67,15 @@ def simulate(run, layers, words, slots, full_counts, pooled_counts):
 
 #: Columns of what :func:`simulate` returns.
 TOTALS = ("cycle", "read_beats", "write_beats", "lane_cycles", "busy", "stall_output", "stall_tile", "stall_weights",
-          "stall_find", "map_reads", "sum_reads", "sum_writes", "weight_beats", "map_words", "value_beats")
+          "stall_find", "map_reads", "sum_reads", "sum_writes", "weight_beats", "map_words", "value_beats", "unpacked")
 
 
 @njit(**OPTIONS)
-def _note(now, row, reads, writes, groups, weights, loader):
+def note(now, row, reads, writes, groups, weights, loader):
     """The totals so far."""
     row[0], row[1], row[2] = now, reads.total, writes.total
-    row[12], row[13], row[14] = weights.weight_beats, loader.map_words, loader.value_writes
+    row[12], row[13], row[14], row[15] = (weights.weight_beats, loader.map_words, loader.value_writes,
+                                          loader.unpacked)
     for n in range(len(groups)):
         group = groups[n]
         row[3] += group.lane_cycles
@@ -89,7 +90,7 @@ def _note(now, row, reads, writes, groups, weights, loader):
 
 
 @njit(**OPTIONS)
-def _all_idle(control, writes, loader, groups, collector, full, pool, pooled):
+def all_idle(control, writes, loader, groups, collector, full, pool, pooled):
     """No job is anywhere, and every write has been answered: ``i_idle`` of the sequencer."""
     if control.log or control.load_in != control.load_out or control.collect_in != control.collect_out:
         return False
@@ -134,7 +135,7 @@ def _clock(runs, layers, words, slots, full_counts, pooled_counts, state, totals
         now += 1
         idle = False
         if control.state == IDLE or control.state == SETTLE:
-            idle = _all_idle(control, writes, loader, groups, collector, full, pool, pooled)
+            idle = all_idle(control, writes, loader, groups, collector, full, pool, pooled)
             if idle and ended == run.layers:
                 return now
         # The buses.
@@ -150,9 +151,9 @@ def _clock(runs, layers, words, slots, full_counts, pooled_counts, state, totals
         ends_layer = step_sequencer(run, control, layers, jobs, groups, begins, idle)
         if begins:
             _begin(run, layers[control.layer], groups)
-            _note(now, totals[2 * control.layer], reads, writes, groups, weights, loader)
+            note(now, totals[2 * control.layer], reads, writes, groups, weights, loader)
         if ends_layer:
-            _note(now, totals[2 * control.layer + 1], reads, writes, groups, weights, loader)
+            note(now, totals[2 * control.layer + 1], reads, writes, groups, weights, loader)
             ended += 1
         if control.log or ends_layer:
             step_log(run, control, writes, write_ports, written == LOG, ends_layer)

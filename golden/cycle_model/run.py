@@ -1,20 +1,24 @@
 """From a network and its golden maps to the counters of each layer."""
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from golden.formats import plan_map
 from golden.layer import LayerResult
-from golden.network import QuantisedNetwork
-from golden.tiling import Geometry, Tiling, ceil_div, pooled_length
-from hw.config import LOCAL_BITS, SEGMENT, AcceleratorConfig
+from golden.network import QuantisedNetwork, gather
+from golden.tasks import Operands, pack_operands
+from golden.tiling import Geometry, Tiling, ceil_div, chunk_spans, pooled_length
+from hw.config import BEAT, LOCAL_BITS, SEGMENT, UNPACKED, AcceleratorConfig
 from hw.descriptor import DESCRIPTOR_BYTES, FIELDS, unpack
 from hw.registers import COUNTERS
 
+from .intersect import simulate_intersect
 from .machine import TOTALS, simulate
 from .state import LAYER, RUN
 
+#: Most clusters of the intersect array: bits of an integer, with the tile unpacker.
+MAX_CLUSTERS = 62
 #: Deepest queue without a register at its output (hw/stream/fifo.py).
 MAX_LUT_DEPTH = 32
 
@@ -50,13 +54,17 @@ class LayerWork:
         Its descriptor, by field (``hw.descriptor.unpack``).
     words : uint8 array [blocks, in_height, in_width]
         Non-zero values of each sparsity map word of the input.
-    full, pooled : uint8 array [blocks, height, segments] or None
+    full, pooled : uint16 array [blocks, height, segments] or None
         Non-zero values of each slot that the layer writes, before pooling and after; None where it does not write.
+    operands, bias : Operands and int array [O], or None
+        Input, weights and biases: what the time of the intersect array depends on.
     """
     fields: Mapping[str, int]
     words: np.ndarray
     full: np.ndarray | None
     pooled: np.ndarray | None
+    operands: Operands | None = None
+    bias: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -80,7 +88,7 @@ def _slot_counts(words):
     """Non-zero values of each slot ``[blocks, H, segments]`` from those of its words."""
     blocks, height, width = words.shape
     padded = np.pad(words, ((0, 0), (0, 0), (0, -width % SEGMENT)))
-    return padded.reshape(blocks, height, -1, SEGMENT).sum(axis=-1, dtype=np.uint8)
+    return padded.reshape(blocks, height, -1, SEGMENT).sum(axis=-1, dtype=np.uint16)
 
 
 def descriptor_fields(geometry: Geometry, tiling: Tiling, config: AcceleratorConfig) -> dict[str, int]:
@@ -135,7 +143,8 @@ def layer_work(fields: Mapping[str, int], inputs: Sequence[np.ndarray], full: np
 
 
 def model_network(network: QuantisedNetwork, maps: Mapping[str, np.ndarray], results: Mapping[str, LayerResult],
-                  descriptors: bytes, config: AcceleratorConfig, *, memory: MemoryTiming | None = None,
+                  descriptors: bytes, config: AcceleratorConfig, *,
+                  split: Callable[[np.ndarray, int], np.ndarray] | None = None, memory: MemoryTiming | None = None,
                   descriptor_address: int = 0, log_address: int = 0) -> ModelledRun:
     """The counters of every layer of a network that runs on one input.
 
@@ -146,6 +155,9 @@ def model_network(network: QuantisedNetwork, maps: Mapping[str, np.ndarray], res
     descriptors : bytes
         The packed descriptors of the layers, in their order: tilings and addresses (``Program.segments[0][1]``).
     config : AcceleratorConfig
+    split : callable
+        Intersect array: ``split(weights, phases - 1)`` gives the phase of each weight of a layer with ``phases``
+        phases, -1 where it is 0: ``compiler.phases.split`` for what the compiler made.
     memory : MemoryTiming, optional
     descriptor_address, log_address : int
         As in the registers of these names: bursts are cut at their addresses; no log is written at 0.
@@ -164,8 +176,12 @@ def model_network(network: QuantisedNetwork, maps: Mapping[str, np.ndarray], res
         inputs = [maps[part.map][part.first:part.first + part.channels] for part in layer.inputs]
         result = results[layer.name]
         try:
-            layers.append(layer_work(fields, inputs, result.full if fields["write_full"] else None, result.pooled,
-                                     config))
+            work = layer_work(fields, inputs, result.full if fields["write_full"] else None, result.pooled, config)
+            if config.intersect and split:
+                operands = pack_operands(layer, gather(maps, layer.inputs), split(layer.weights, fields["phases"] - 1),
+                                         fields["phases"], config.block)
+                work = replace(work, operands=operands, bias=layer.bias)
+            layers.append(work)
         except ValueError as error:
             raise ValueError(f"layer {layer.name}: {error}") from None
     return model_run(layers, config, memory=memory, descriptor_address=descriptor_address, log_address=log_address)
@@ -175,13 +191,17 @@ def model_run(layers: Sequence[LayerWork], config: AcceleratorConfig, *, memory:
               descriptor_address: int = 0, log_address: int = 0) -> ModelledRun:
     """The same for layers whose work is known: random sparsity maps, for one.
 
-    ``ValueError`` for a configuration with the intersect array, which is not modelled, and if the run does not end.
-    Descriptors that the hardware refuses are not looked for:
-    ``golden.tiling.check_tiling``.
+    ``ValueError`` if the run does not end, if a layer for the intersect array has no operands, or if it has what is not
+    modelled: predictions. Descriptors that the hardware refuses are not looked for: ``golden.tiling.check_tiling``.
     """
-    if config.intersect:
-        raise ValueError(f"the cycle model knows the broadcast array only, and configuration {config.name} has the "
-                         f"intersect array; its cycles come from the RTL: make sim CONFIG={config.name}")
+    if any(layer.fields["predict"] for layer in layers):
+        raise ValueError("the cycle model does not know predictions (descriptor field predict)")
+    if config.intersect and any(layer.operands is None for layer in layers):
+        raise ValueError(f"configuration {config.name} has the intersect array, whose time depends on values: the "
+                         f"cycle model needs operands of its layers, or split")
+    if config.groups * config.clusters > MAX_CLUSTERS:
+        raise ValueError(f"the cycle model knows at most {MAX_CLUSTERS} clusters, and configuration {config.name} has "
+                         f"{config.groups * config.clusters}")
     if not layers:
         return ModelledRun([], [], 1)
     run = _run_record(config, memory or MemoryTiming(), len(layers), descriptor_address, log_address)
@@ -205,13 +225,54 @@ def model_run(layers: Sequence[LayerWork], config: AcceleratorConfig, *, memory:
             if counts is not None:
                 arrays[place].append(counts.reshape(-1))
                 starts[place] += counts.size
-    totals, cycles = simulate(run, records, *(np.concatenate([np.zeros(0, np.uint8), *parts]) for parts in arrays))
+    counts = [np.concatenate([np.zeros(0, np.uint16), *parts]) for parts in arrays]
+    if config.intersect:
+        totals, cycles = simulate_intersect(run, records, *counts, *_place_operands(layers, records, config),
+                                            config.weight_words)
+    else:
+        totals, cycles = simulate(run, records, *counts)
     if cycles < 0:
         raise ValueError("the run never ends: the descriptors are not legal on this configuration")
     spent = totals[1::2] - totals[::2]
     layers = [dict(zip(TOTALS, map(int, row), strict=True)) for row in spent]
     return ModelledRun([_counters(total, config) for total in layers], [_accesses(total, config) for total in layers],
                        cycles)
+
+
+def _place_operands(layers, records, config):
+    """The operands of all layers, one behind the other, and the beats of the rounds of their kernel blocks; ``records``
+    say where those of each layer begin."""
+    places = {"x_at": [], "x_values": [], "maps_at": [], "values_at": [], "bias_at": [], "beats_at": []}
+    starts = dict.fromkeys(places, 0)
+    for record, layer in zip(records, layers, strict=True):
+        operands = layer.operands
+        record["x_columns"], _, _, record["in_blocks"], _ = operands.shape
+        for name, array, size in (("x_at", operands.x_maps, operands.x_maps.size),
+                                  ("x_values", operands.x_values, 0),
+                                  ("maps_at", operands.w_maps, operands.w_maps.size),
+                                  ("values_at", operands.w_values, operands.w_maps[0].size),
+                                  ("bias_at", layer.bias.astype(np.int64), len(layer.bias)),
+                                  ("beats_at", _round_beats(operands, layer.fields, config),
+                                   ceil_div(len(layer.bias), config.lanes))):
+            if size:
+                record[name] = starts[name]
+            places[name].append(array.reshape(-1))
+            starts[name] += size
+    *operands, beats = (np.concatenate(parts) for parts in places.values())
+    return tuple(operands), beats
+
+
+def _round_beats(operands, fields, config):
+    """Beats of all rounds of each kernel block: start, maps and values of each lane (golden/README.md)."""
+    counts = np.bitwise_count(operands.w_maps)
+    beats = np.zeros(len(operands.w_values), np.int64)
+    for first, end in chunk_spans(fields["in_channels"], fields["chunk_channels"]):
+        for row, row_end in chunk_spans(fields["kernel_rows"], fields["chunk_rows"]):
+            chunk = counts[:, :, row:row_end, :, first // config.block:ceil_div(end, config.block)]
+            maps = ceil_div(chunk[0, 0].size * config.block, BEAT)
+            values = chunk.sum((2, 3, 4), np.int64)
+            beats += (1 + maps + ceil_div(values, config.values_per_beat)).sum(0)
+    return np.add.reduceat(beats, np.arange(0, len(beats), config.lanes))
 
 
 def _run_record(config, memory, layers, descriptor_address, log_address):
@@ -223,7 +284,9 @@ def _run_record(config, memory, layers, descriptor_address, log_address):
             max_burst=config.max_burst, values_per_beat=config.values_per_beat, map_beats=config.map_beats,
             block_words=config.block_words, slots=max(4, 2 * config.lanes // config.block),
             setup=max(address_bits, LOCAL_BITS + 2) + 1, capacity=capacity,
-            sums_latency=1 if capacity <= MAX_LUT_DEPTH else 2, descriptor_address=descriptor_address,
+            sums_latency=1 if capacity <= MAX_LUT_DEPTH else 2, clusters=config.clusters, pes=config.pes,
+            cluster_lanes=config.cluster_lanes, sum_windows=config.sum_windows, joins=config.drain // config.clusters,
+            parts=config.block // UNPACKED, descriptor_address=descriptor_address,
             log_address=log_address, layers=layers, **vars(memory)).items():
         run[name] = value
     return run
@@ -238,10 +301,25 @@ def _counters(total, config):
 
 
 def _accesses(total, config):
+    if config.intersect:
+        return _intersect_accesses(total, config)
     return {
         "multiplications": total["lane_cycles"], "weight_reads": total["busy"] * config.lanes,
         "weight_writes": total["weight_beats"] * config.groups, "map_reads": total["map_reads"],
         "map_writes": total["map_words"] * config.groups, "value_reads": total["busy"],
         "value_writes": total["value_beats"] * config.groups, "sum_reads": total["sum_reads"],
         "sum_writes": total["sum_writes"], "dram_reads": total["read_beats"], "dram_writes": total["write_beats"],
+    }
+
+
+def _intersect_accesses(total, config):
+    """Every PE has the tile, and the weights of its cluster, in its own memories; a product reads a row of each."""
+    products, pes = total["lane_cycles"], config.total_lanes
+    return {
+        "multiplications": products, "weight_reads": products,
+        "weight_writes": total["weight_beats"] * config.groups * config.pes, "map_reads": total["map_reads"],
+        "map_writes": total["map_words"] * (1 + pes), "value_reads": products,
+        "value_writes": total["value_beats"] + total["unpacked"] * UNPACKED // config.values_per_beat * pes,
+        "sum_reads": total["sum_reads"], "sum_writes": total["sum_writes"], "dram_reads": total["read_beats"],
+        "dram_writes": total["write_beats"],
     }

@@ -15,6 +15,8 @@ from hw.descriptor import FIELDS
 OPTIONS = {"error_model": "numpy", "_nrt": False}
 #: Depth of the queues of jobs, and of the ring that keeps the jobs that are somewhere.
 JOB_DEPTH, JOBS = 4, 256
+#: A cycle that does not come.
+NEVER = 1 << 62
 #: Bursts in flight on each side of the bus; entries of a ring of bursts.
 MAX_BURSTS, BURSTS = 16, 32
 #: Bursts of writes whose address is ahead of their data (hw/bus/axi_writer.py).
@@ -37,19 +39,23 @@ def record(*names: str, **rings: int | tuple[int, ...]) -> np.dtype:
 #: Numba keeps compiled code as long as the file of the outermost function and the types of its arguments stay the same
 #: (numba/numba#8396). With this in a type it is compiled again when any file with compiled functions changes.
 SOURCES = hashlib.sha256(b"".join(
-    Path(__file__).with_name(f"{name}.py").read_bytes()
-    for name in ("bus", "control", "group", "load", "machine", "post", "state"))).hexdigest()
+    Path(__file__).parent.joinpath(f"{name}.py").read_bytes()
+    for name in ("bus", "cluster", "control", "element", "group", "intersect", "load", "machine", "post", "rounds",
+                 "state", "../tasks"))).hexdigest()
 #: Constants of a run: configuration, memory, registers.
 RUN = record("groups", "lanes", "block", "drain", "max_burst", "values_per_beat", "map_beats", "block_words", "slots",
-             "setup", "capacity", "sums_latency", "read_latency", "write_latency", "cycles_per_beat",
+             "setup", "capacity", "sums_latency", "clusters", "pes", "cluster_lanes", "sum_windows", "joins", "parts",
+             "read_latency", "write_latency", "cycles_per_beat",
              "descriptor_address", "log_address", "layers", f"sources_{SOURCES[:16]}")
 #: A layer: its descriptor, and where its counts begin in the arrays of all layers.
 LAYER = record(*(field.name for field in FIELDS), "words_at", "slots_at", "full_at", "pool_at", "in_segments",
-               "full_segments", "full_rows", "pool_segments", "pool_rows", "dense_beats")
+               "full_segments", "full_rows", "pool_segments", "pool_rows", "dense_beats", "x_at", "x_columns",
+               "in_blocks", "maps_at", "values_at", "bias_at", "beats_at")
 #: A tile and chunk: load job, group job and collect job in one. Input coordinates are those of the map.
 JOB = record("rows", "columns", "y", "x", "row_first", "column_first", "in_rows", "segment", "segments", "row",
              "blocks", "block", "out_block", "kernel_rows", "kernel_columns", "first_chunk", "last_chunk",
-             "pass_first", "weights_first", "weights_last", "scales_first", "scales_last", "lanes", "words")
+             "pass_first", "weights_first", "weights_last", "scales_first", "scales_last", "lanes", "words",
+             "phase", "kernel_row", "stop")
 #: A client of the bus: the rest of its request, and the burst that waits to be issued.
 PORT = record("active", "place", "left", "burst", "burst_beats", "ready")
 #: One side of the bus: scheduler, bursts on their way to the memory, the memory, a register of beats.
@@ -58,9 +64,9 @@ BUS = record("asked", "later", "in_flight", "out", "out_in", "bursts_in", "burst
              "data_ready", "answer", "total", outs=(2, 2), bursts=(BURSTS, 3), words=(2, 2), order=(MAX_AHEAD, 2))
 CONTROL = record("reader", "reader_wait", "reader_beat", "reader_upper", "offered", "served", "state", "wait", "layer",
                  "jobs_in", "job_ready", "pending", "moved", "group_served", "channels_done", "channel",
-                 "row", "y", "x", "pass_y", "pass_x", "tile", "log", "log_asking", "log_beat", "load_in", "load_out",
-                 "collect_in", "collect_out", "push_load", "push_groups", "push_collect", "map_end", "pass_end",
-                 "last_rows", "last_channels", collects=JOBS)
+                 "row", "phase", "y", "x", "pass_y", "pass_x", "tile", "log", "log_asking", "log_beat", "load_in",
+                 "load_out", "collect_in", "collect_out", "push_load", "push_groups", "push_collect", "map_end",
+                 "pass_end", "last_rows", "last_channels", collects=JOBS)
 #: A double buffer: bit n is consumer n; pulses of this cycle act at its end.
 BUFFER = record("fill_half", "half", "release_half", "untaken0", "untaken1", "unreleased0", "unreleased1", "filled",
                 "take", "release", releases=8)
@@ -68,6 +74,7 @@ LOADER = record("walk", "job", "allowed", "room", "request", "request_place", "b
                 "slots_in", "slots_out", "place", "inner", "queue", "beat", "part", "pixel", "gathered", "word1",
                 "word1_slot", "word2", "word2_slot", "counted", "counted_slot", "value_request", "value_place",
                 "value_beats", "values_in", "values_out", "value_beat", "done", "state", "map_words", "value_writes",
+                "unpacked",
                 slots=(SLOTS, 4), values=(SLOTS, 2))
 WEIGHTS = record("planner", "wait", "layer", "new_layer", "state", "scales", "place", "beats", "left_beats",
                  "left_lanes", "left_passes", "left_channels", "left_rows", "first_chunk", "now_scales", "weight_beats")
@@ -84,3 +91,21 @@ COLLECTOR = record("held", "job", "wants_scales", "turn", "lane_word", "row", "c
 POOL = record("word", "word_position", "column", "column_position", "row", "row_position", "valid", "position")
 ENCODER = record("word", "position", "occupied", "ends_in", "ends_out", "busy", "beat", "beats", "read", "valid",
                  "request", ends=(SLOTS, 2))
+#: The array of PEs: clusters, the last of them the tile unpacker; PEs; what is one for a group; the weight loader.
+CLUSTER = record("wake", "idle", "waits", "jobs_in", "jobs_out", "job", "state", "until", "unfinished", "parity",
+                 "oldest", "window", "window_row", "window_column", "walking", "row", "column", "turn", "index",
+                 "pass_index", "windows", "free", "loaded", "slot", "slots", "held", "held_slot", "held_row",
+                 "held_column", "address", "value", "finished_in", "finished_out", "done", "drained", "arrives", "sums",
+                 "joined", dealt=2, weights_last=2, last_chunk=2, windows_of=2, slots_of=2, left=2, finished=(2, 2))
+ELEMENT = record("wake", "since", "accepted", "popped", "inside", "fetching", "unstarted", "number", "parity", "first",
+                 "second", "queue_in", "queue_out", "newest", "newest_at", "valid", "now_parity", "bits", "last",
+                 "dead_at", "one", "read", "ready", "added", "result", "result_parity", "working", queue=16, busy=2,
+                 places=2, jobs=2, outcomes=2)
+JOINER = record("step", "free", "ends_in", "ends_out", "working", "busy", "lane_cycles", "stall_output", "stall_tile",
+                "stall_weights", "stall_find", "map_reads", "sum_reads", "sum_writes", ends=ENDS)
+ROUNDS = record("planner", "new_layer", "state", "layer", "left", "kernel", "place", "passes", "beats", "header",
+                "rounds_at", "ahead", "inner", "out", "walker", "wait", "walk_layer", "first_lane", "lanes", "phase",
+                "channel", "row", "rows", "left_passes", "block", "blocks", "offer_words", "loader", "lane",
+                "now_lanes", "now_blocks", "all_blocks", "lane_words", "map_at", "words", "word", "part", "mask",
+                "mask_count", "mask_last", "ahead_groups", "unpack", "needs", "left_values", "unpacked",
+                "weight_beats")

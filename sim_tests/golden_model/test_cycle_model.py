@@ -12,6 +12,7 @@ from boards.sim.jobs import DigitsJob
 from boards.sim.run import run_program
 from boards.sim.simulator import Simulator
 from compiler.emit import compile_network
+from compiler.phases import split
 from compiler.pipeline import compile_float
 from compiler.tile import choose_tiling
 from golden.cycle_model import (
@@ -26,7 +27,8 @@ from golden.cycle_model import (
 )
 from golden.cycles import scale_beats, weight_beats
 from golden.formats import plan_map, slot_beats
-from golden.network import run_network
+from golden.network import gather, run_network
+from golden.tasks import count_tasks
 from golden.tiling import Geometry
 from hw.config import AcceleratorConfig
 from hw.configs import CONFIGS
@@ -38,6 +40,9 @@ TINY = CONFIGS["tiny"]
 ONE = replace(TINY, name="tiny1", groups=1)
 TINY16 = AcceleratorConfig("tiny16", value_width=16, groups=3, lanes=32, block=32, drain=8, weight_depth=112,
                            tile_slots=48, sum_windows=16, pool_columns=8)
+PES = CONFIGS["tiny_snapea"]
+PES64 = AcceleratorConfig("pes64", value_width=8, groups=1, lanes=64, block=64, drain=8, weight_depth=448,
+                          tile_slots=24, sum_windows=16, pool_columns=4, array="intersect", clusters=4, pes=3)
 MEMORY_BYTES = 1 << 23
 LATENCIES = (1, 30, 200)
 
@@ -45,7 +50,8 @@ LATENCIES = (1, 30, 200)
 def model(program, x, memory=None):
     """The model's counters of ``program`` on ``x``."""
     return model_network(program.network, *run_network(program.network, x), program.segments[0][1], program.config,
-                         memory=memory, descriptor_address=program.descriptor_address, log_address=program.log_address)
+                         split=split, memory=memory, descriptor_address=program.descriptor_address,
+                         log_address=program.log_address)
 
 
 def compare(program, x, *, latency=30, seed):
@@ -70,14 +76,15 @@ def random_program(config, seed, depth):
 
 
 @pytest.mark.cosim
+@pytest.mark.parametrize("config", [ONE, PES64], ids=lambda config: config.name)
 @pytest.mark.parametrize("seed", range(300, 312))
-def test_one_group_equals_the_rtl(seed):
-    program, x, _ = random_program(ONE, seed, depth=1)
+def test_one_group_equals_the_rtl(config, seed):
+    program, x, _ = random_program(config, seed, depth=1)
     compare(program, x, seed=seed)
 
 
 @pytest.mark.cosim
-@pytest.mark.parametrize("config", [TINY, TINY16], ids=lambda config: config.name)
+@pytest.mark.parametrize("config", [TINY, TINY16, PES], ids=lambda config: config.name)
 @pytest.mark.parametrize("seed", range(100, 108))
 def test_random_networks_equal_the_rtl(config, seed):
     program, x, latency = random_program(config, seed, depth=4)
@@ -85,21 +92,36 @@ def test_random_networks_equal_the_rtl(config, seed):
 
 
 @pytest.mark.cosim
+@pytest.mark.parametrize("config", [TINY, PES], ids=lambda config: config.name)
 @pytest.mark.parametrize("density", DENSITIES)
-def test_every_density_equals_the_rtl(density):
+def test_every_density_equals_the_rtl(config, density):
     """Two kernel blocks, chunks, tiles that share windows, a pooled map beside the full one."""
     rng = np.random.default_rng(7)
-    layer = random_layer(rng, "layer", "input", (2 * TINY.block + 3, 13, 11), width=8, kernel=(3, 3),
-                         out_channels=TINY.lanes + 5, pad=(1, 1, 1, 1), pool=2, keep_full=True)
+    layer = random_layer(rng, "layer", "input", (2 * config.block + 3, 13, 11), width=8, kernel=(3, 3),
+                         out_channels=config.lanes + 5, pad=(1, 1, 1, 1), pool=2, keep_full=True)
     x = random_map(rng, layer.in_shape, width=8, signed=False, density=density)
-    compare(compile_network(single(layer), TINY), x, seed=7)
+    compare(compile_network(single(layer), config), x, seed=7)
+
+
+@pytest.mark.cosim
+@pytest.mark.parametrize("classes", [0, 1, 6])
+def test_every_number_of_phases_equals_the_rtl(classes):
+    """With sums that are below 0 from the start, in the middle and at the end; half of the maps are zeros."""
+    rng = np.random.default_rng(classes)
+    layer = random_layer(rng, "layer", "input", (40, 9, 9), width=8, kernel=(3, 3), out_channels=20, pad=(1, 1, 1, 1))
+    weights = layer.weights - 20 * (rng.random(layer.weights.shape) < .5)
+    layer = replace(layer, weights=np.clip(weights, -127, 127), bias=rng.integers(-1 << 16, 1 << 18, 20))
+    x = random_map(rng, layer.in_shape, width=8, signed=False, density=.5)
+    tiling = choose_tiling(layer.geometry(), PES, phases=1 + classes).tiling
+    compare(compile_network(single(layer), PES, tilings={"layer": tiling}), x, seed=classes)
 
 
 @pytest.mark.cosim
 @pytest.mark.slow
-def test_digits_equal_the_rtl():
+@pytest.mark.parametrize("config", [TINY, PES], ids=lambda config: config.name)
+def test_digits_equal_the_rtl(config):
     job = DigitsJob(1)
-    program = compile_float(job.network, job.calibration, TINY)
+    program = compile_float(job.network, job.calibration, config)
     compare(program, program.network.quantise_input(job.inputs[0]), seed=0)
 
 
@@ -139,6 +161,32 @@ def test_accesses_are_those_of_the_maps():
     }
     assert 0 <= (kernel_blocks * reads + weight_beats(GEOMETRY, config) + scale_beats(GEOMETRY, config)
                  - counted["dram_reads"]) <= 64
+
+
+def test_accesses_of_the_intersect_array_are_those_of_its_tasks():
+    """A layer of a single tile and chunk in four phases; both groups have windows, both clusters lanes."""
+    config = replace(PES, weight_depth=512, tile_slots=256, sum_windows=64)
+    rng = np.random.default_rng(4)
+    layer = random_layer(rng, "layer", "input", (20, 9, 10), width=8, kernel=(3, 3), out_channels=16, pad=(1, 1, 1, 1))
+    x = random_map(rng, layer.in_shape, width=8, signed=False, density=.5)
+    tiling = choose_tiling(layer.geometry(), config, phases=4).tiling
+    assert (tiling.tile_rows, tiling.tile_columns, tiling.passes, tiling.chunk_channels) == (9, 10, 1, 20)
+    program = compile_network(single(layer), config, tilings={"layer": tiling})
+    counted = model(program, x).accesses[0]
+    maps, _ = run_network(program.network, x)
+    tasks = count_tasks(layer, gather(maps, layer.inputs), tiling, split(layer.weights, 3), 1, block=16)
+    assert counted["multiplications"] == counted["weight_reads"] == counted["value_reads"] == tasks.products.sum()
+    # Words are fetched ahead of a stop.
+    assert 2 * tasks.words.sum() < counted["map_reads"] <= 2 * 18 * tasks.tasks.sum()
+    assert counted["sum_writes"] == tasks.tasks.sum()
+    # Every sum leaves; sums below 0 that carry no mark are read before each phase, too.
+    assert 90 * 16 + tasks.tasks[1:].sum() <= counted["sum_reads"] <= 4 * 90 * 16
+    phases = split(layer.weights, 3)
+    blocks = [phases[:, :16], phases[:, 16:]]
+    groups = sum(int((part[:, first:first + 8] == phase).any(axis=1).sum()) for phase in range(4) for part in blocks
+                 for first in range(0, part.shape[1], 8))
+    assert counted["weight_writes"] == 2 * 2 * (4 * 16 * 18 + groups)
+    assert counted["map_writes"] == 4 * 9 * 3 * 2 * 4 * (1 + 8)
 
 
 def test_partial_sums_are_counted():
@@ -190,6 +238,17 @@ def test_bad_arguments_are_refused():
     program, x, _ = random_program(TINY, 3, depth=1)
     with pytest.raises(ValueError, match="not the descriptors of 1 layers"):
         model_network(program.network, *run_network(program.network, x), bytes(2 * DESCRIPTOR_BYTES), TINY)
+
+
+def test_layers_of_the_intersect_array_without_values_and_predictions_are_refused():
+    program, x, _ = random_program(PES, 3, depth=1)
+    with pytest.raises(ValueError, match="configuration tiny_snapea has the intersect array, whose time depends on"):
+        model_network(program.network, *run_network(program.network, x), program.segments[0][1], PES)
+    work, *_ = random_work(GEOMETRY, TINY)
+    with pytest.raises(ValueError, match="does not know predictions"):
+        model_run([replace(work, fields=work.fields | {"predict": 1})], PES)
+    with pytest.raises(ValueError, match="knows at most 62 clusters, and configuration many has 64"):
+        model_run([], replace(PES, name="many", groups=16, clusters=4))
 
 
 def test_a_run_that_never_ends_is_refused():

@@ -1,0 +1,248 @@
+"""The weight loader of the intersect array. RTL: hw/array/intersect/weight_loader.py, unpack.py."""
+from numba import njit
+
+from golden.tasks import count_ones
+from hw.config import BEAT
+
+from .bus import WEIGHT, ask
+from .load import PLAN_IDLE, is_free
+from .state import OPTIONS
+
+#: hw/array/intersect/weight_loader.py, ``ImageReader``.
+QUEUE_BEATS, REQUEST_BEATS = 64, 16
+READ_IDLE, KERNELS, REQUEST, RECEIVE, WRITE, FILLED, PASS, ROUNDS, ADVANCE = range(9)
+WALK_IDLE, WALK, OFFER, WALK_FINISH = range(4)
+#: Cycles from a layer, and from a round that is taken, to the next round.
+LAYER_WALK, ROUND_WALK, PHASE_WALK, PASS_WALK, KERNEL_WALK = 7, 5, 6, 7, 8
+LOAD_IDLE, START, MAPS, READ, VALUES, DRAIN = range(6)
+#: Values of a beat.
+GROUP = 8
+
+
+@njit(**OPTIONS)
+def weights_ready(weights):
+    """Whether the loader takes a beat."""
+    return weights.state == RECEIVE or weights.inner != QUEUE_BEATS - 1
+
+
+@njit(**OPTIONS)
+def step_rounds(run, weights, layers, bus, ports, buffer, scales, maps, beats, taken):
+    """A cycle of the weight loader. ``maps``: phase maps of all layers; ``beats``: of the rounds of each kernel block.
+    """
+    arrived = weights.ahead == weights.inner + weights.out
+    room = weights.ahead <= QUEUE_BEATS - REQUEST_BEATS
+    loader_idle, offered, out = weights.loader == LOAD_IDLE, weights.walker == OFFER, weights.out
+    receives = weights.state == RECEIVE
+    loads = offered and loader_idle and is_free(buffer)
+    if loads:
+        weights.loader, weights.lane, weights.now_lanes = START, 0, weights.lanes
+        weights.words, weights.word = weights.offer_words, 0
+        layer = layers[weights.walk_layer]
+        taps = layer.kernel_columns * layer.in_blocks
+        weights.now_blocks, weights.all_blocks = weights.blocks, layer.in_blocks
+        weights.lane_words = layer.kernel_rows * taps
+        weights.map_at = (layer.maps_at
+                          + (weights.phase * layer.out_channels + weights.first_lane) * weights.lane_words
+                          + weights.row * taps + weights.block)
+    popped = False
+    if not loader_idle:
+        popped = _load(weights, run, maps, buffer, out)
+    _walk(run, weights, layers, loads, loader_idle)
+    if popped:
+        weights.ahead -= 1
+    # The queue has its word at the output in a register of its own.
+    refills = weights.inner > 0 and (not out or popped)
+    weights.out = 1 if refills else out and not popped
+    weights.inner += (taken and not receives) - refills
+    _read(run, weights, layers, bus, ports, scales, beats, taken and receives, arrived, room)
+    weights.planner = PLAN_IDLE if weights.walker == WALK_IDLE and weights.state == READ_IDLE else PLAN_IDLE + 1
+    weights.new_layer = -1
+
+
+@njit(**OPTIONS)
+def _single(layer):
+    return (layer.phases == 1 and layer.chunk_rows >= layer.kernel_rows
+            and layer.chunk_channels >= layer.in_channels)
+
+
+@njit(**OPTIONS)
+def _read(run, weights, layers, bus, ports, scales, beats, taken, arrived, room):
+    """ImageReader."""
+    state = weights.state
+    layer = layers[weights.layer]
+    if state == READ_IDLE:
+        if weights.new_layer >= 0:
+            weights.layer = weights.new_layer
+            weights.left, weights.kernel = layers[weights.layer].out_channels, 0
+            weights.place = layers[weights.layer].weight_address // (BEAT // 8)
+            weights.state = KERNELS
+    elif state == KERNELS:
+        weights.passes = 1 if _single(layer) else layer.passes
+        weights.state = REQUEST
+    elif state == REQUEST:
+        if arrived and ports[WEIGHT].ready and is_free(scales):
+            weights.beats = (min(weights.left, run.lanes) + run.block - 1) // run.block * 2 * run.block
+            ask(bus, ports[WEIGHT], weights.place, weights.beats + 1)
+            weights.place += weights.beats + 1
+            weights.header, weights.state = 1, RECEIVE
+    elif state == RECEIVE:
+        if taken and weights.header:
+            weights.header = 0
+        elif taken:
+            weights.beats -= 1
+            if weights.beats == 0:
+                weights.state = WRITE
+    elif state == WRITE:
+        weights.rounds_at = weights.place
+        weights.state = FILLED
+    elif state == FILLED:
+        scales.filled = 1
+        weights.state = PASS
+    elif state == PASS:
+        weights.place, weights.beats = weights.rounds_at, beats[layer.beats_at + weights.kernel]
+        weights.state = ROUNDS
+    elif state == ROUNDS:
+        if weights.beats == 0:
+            weights.state = ADVANCE
+        elif room and ports[WEIGHT].ready:
+            count = min(weights.beats, REQUEST_BEATS)
+            ask(bus, ports[WEIGHT], weights.place, count)
+            weights.place += count
+            weights.beats -= count
+            weights.ahead += count
+    elif weights.passes != 1:
+        weights.passes -= 1
+        weights.state = PASS
+    elif weights.left > run.lanes:
+        weights.left -= run.lanes
+        weights.kernel += 1
+        weights.state = KERNELS
+    else:
+        weights.state = READ_IDLE
+
+
+@njit(**OPTIONS)
+def _walk(run, weights, layers, taken, loader_idle):
+    """RoundWalker."""
+    if weights.walker == WALK:
+        weights.wait -= 1
+        if weights.wait == 0:
+            weights.walker = OFFER
+    elif weights.walker == WALK_FINISH:
+        if loader_idle:
+            weights.walker = WALK_IDLE
+    elif weights.walker == WALK_IDLE:
+        if weights.new_layer >= 0:
+            weights.walk_layer = weights.new_layer
+            layer = layers[weights.walk_layer]
+            weights.first_lane, weights.phase, weights.channel, weights.row = 0, 0, 0, 0
+            weights.left_passes = 1 if _single(layer) else layer.passes
+            _offer(run, weights, layer, LAYER_WALK)
+    elif taken:
+        _advance(run, weights, layers[weights.walk_layer])
+
+
+@njit(**OPTIONS)
+def _offer(run, weights, layer, cycles):
+    """The round of the loop variables, in ``cycles`` cycles."""
+    weights.walker, weights.wait = WALK, cycles - 1
+    channels = min(layer.in_channels - weights.channel, layer.chunk_channels)
+    weights.block, weights.blocks = weights.channel // run.block, (channels + run.block - 1) // run.block
+    weights.rows = min(layer.kernel_rows - weights.row, layer.chunk_rows)
+    weights.lanes = min(layer.out_channels - weights.first_lane, run.lanes)
+    weights.offer_words = weights.rows * layer.kernel_columns * weights.blocks
+
+
+@njit(**OPTIONS)
+def _advance(run, weights, layer):
+    """The next round of the innermost loop that has one."""
+    cycles = ROUND_WALK
+    weights.row += weights.rows
+    if weights.row == layer.kernel_rows:
+        weights.row = 0
+        weights.channel += layer.chunk_channels
+        if weights.channel >= layer.in_channels:
+            weights.channel = 0
+            weights.phase += 1
+            cycles = PHASE_WALK
+            if weights.phase == layer.phases:
+                weights.phase = 0
+                weights.left_passes -= 1
+                cycles = PASS_WALK
+                if weights.left_passes == 0:
+                    weights.left_passes = 1 if _single(layer) else layer.passes
+                    weights.first_lane += weights.lanes
+                    cycles = KERNEL_WALK
+                    if weights.first_lane == layer.out_channels:
+                        weights.walker = WALK_FINISH
+                        return
+    _offer(run, weights, layer, cycles)
+
+
+@njit(**OPTIONS)
+def _load(weights, run, maps, buffer, beat):
+    """RoundLoader, not idle, with the unpacker of its values. ``beat``: one is there. Returns whether it is taken."""
+    state, empty = weights.loader, not weights.mask and not weights.unpack
+    unpacks = weights.unpack and (not weights.needs or beat)
+    popped = unpacks and weights.needs
+    takes_mask = not weights.unpack or unpacks
+    step, filled = not weights.mask or takes_mask, weights.unpacked
+    weights.unpacked = unpacks
+    if takes_mask:
+        weights.unpack = weights.mask
+        if weights.mask:
+            count = weights.mask_count
+            weights.needs = count > weights.left_values
+            weights.left_values = 0 if weights.mask_last else (weights.left_values - count) % GROUP
+    if step:
+        weights.mask = 0
+    if state == START:
+        weights.word = weights.part = 0
+        if empty and beat:
+            popped = True
+            weights.loader = MAPS
+    elif state == MAPS:
+        if beat:
+            weights.weight_beats += 1
+            last = weights.word == weights.words - 1
+            popped = last or weights.part == BEAT // run.block - 1
+            weights.part = (weights.part + 1) % (BEAT // run.block)
+            weights.word = 0 if last else weights.word + 1
+            if last:
+                weights.loader = READ
+    elif state == READ:
+        weights.loader, weights.ahead_groups = VALUES, -1
+    elif state == VALUES:
+        if step:
+            _step_values(run, weights, maps)
+    elif empty and not filled:
+        buffer.filled = 1
+        weights.loader = LOAD_IDLE
+    return popped
+
+
+@njit(**OPTIONS)
+def _step_values(run, weights, maps):
+    """The next group of channels with values; the last group of a lane has its turn in any case."""
+    at = (weights.map_at + weights.lane * weights.lane_words
+          + weights.word // weights.now_blocks * weights.all_blocks + weights.word % weights.now_blocks)
+    bits, last_word, pending = maps[at], weights.word == weights.words - 1, 0
+    for group in range(run.block // GROUP):
+        if bits >> (GROUP * group) & 255 or last_word and group == run.block // GROUP - 1:
+            pending |= 1 << group
+    pending &= weights.ahead_groups
+    chosen = pending & -pending
+    if pending:
+        for group in range(run.block // GROUP):
+            if chosen == 1 << group:
+                weights.mask, weights.mask_count = 1, count_ones(bits >> (GROUP * group) & 255)
+                weights.weight_beats += weights.mask_count > 0
+                weights.mask_last = last_word and group == run.block // GROUP - 1
+    if pending != chosen:
+        weights.ahead_groups = pending & ~chosen
+        return
+    weights.ahead_groups = -1
+    weights.word += 1
+    if last_word:
+        weights.lane += 1
+        weights.loader = DRAIN if weights.lane == weights.now_lanes else START
