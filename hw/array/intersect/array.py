@@ -24,7 +24,7 @@ from ...payloads import (
 from ...stream.fifo import StreamFifo
 from ...stream.fork import StreamFork
 from .cluster import Cluster
-from .group import SumJoiner
+from .sum_joiner import SumJoiner
 from .tile_unpacker import TileUnpacker
 
 #: Jobs that the sequencer may be ahead of each cluster.

@@ -93,7 +93,7 @@ class Cluster(wiring.Component):
         self._marks, self._marked = Signal(), Signal(sum_address(c))    # a sum is written; where
         self._build_pes(m)
         opens, dealt = self._build_jobs(m)
-        begun = self._build_tasks(m, opens, dealt)
+        begun = self._build_tasks(m, opens)
         left = self._build_results(m, begun)
         jobs_idle = self._build_completion(m, opens, dealt, left)
         drained = self._build_drain(m)
@@ -167,7 +167,7 @@ class Cluster(wiring.Component):
                     m.next = "Wait"
         return begins, dealt
 
-    def _build_tasks(self, m, opens, dealt):
+    def _build_tasks(self, m, opens):
         """Read the partial sum of each window and slot, then give the task to a PE or pass it over. Returns a pulse for
         each PE that begins one."""
         c, job, fire = self.config, self._job, self._fires

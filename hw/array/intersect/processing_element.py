@@ -70,8 +70,6 @@ class ProcessingElement(wiring.Component):
         In the order of the tasks.
     o_work : Out(1)
         A product was added in the cycle before.
-    o_stopped : Out(1)
-        A task was stopped in the cycle before.
     o_idle : Out(1)
         No task is inside.
     """
@@ -83,7 +81,6 @@ class ProcessingElement(wiring.Component):
     i_task: stream.Interface
     o_result: stream.Interface
     o_work: Signal
-    o_stopped: Signal
     o_idle: Signal
 
     #: Cycles from the choice of a multiplication to the look at its sum.
@@ -98,7 +95,7 @@ class ProcessingElement(wiring.Component):
             "i_phase_values": In(stream.Signature(word_values(c), always_ready=True)),
             "i_offset": In(stream.Signature(offset_write(c), always_ready=True)),
             "i_task": In(stream.Signature(task(c))), "o_result": Out(stream.Signature(result(c))),
-            "o_work": Out(1), "o_stopped": Out(1), "o_idle": Out(1),
+            "o_work": Out(1), "o_idle": Out(1),
         })
 
     def elaborate(self, platform):
@@ -253,7 +250,7 @@ class ProcessingElement(wiring.Component):
             dead.eq(added.valid & self._stops.bit_select(added.parity, 1) & (total < 0)),
             self._kill.eq(dead & self._moves), self._retiring.eq(added.parity),
         ]
-        m.d.sync += [self.o_work.eq(adds & ready.multiply), self.o_stopped.eq(self._kill)]
+        m.d.sync += self.o_work.eq(adds & ready.multiply)
         with m.If(self._moves):
             m.d.sync += [
                 added.eq(ready), added.valid.eq(adds),

@@ -1,4 +1,4 @@
-"""Group of the intersect array: clusters that have different lanes of the same windows."""
+"""Sum joiner: from the clusters of a group, which have different lanes of the same windows, to words of sums."""
 from amaranth import *
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
