@@ -88,7 +88,7 @@ def _arrays(file, model):
             raise ValueError(f"{file} holds an array of shape {array.shape}; the network takes inputs of {shape}, one "
                              f"or several along a first axis")
         # What does not fit becomes infinite.
-        with np.errstate(over="ignore"):
+        with np.errstate(over="ignore", invalid="ignore"):
             inputs += [x.reshape(shape) for x in array.astype(np.float32)]
     return inputs
 
