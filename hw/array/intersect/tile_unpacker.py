@@ -7,12 +7,8 @@ from amaranth.lib import data, memory, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from ...config import BEAT, SEGMENT, UNPACKED, AcceleratorConfig
+from ...decode.map_writer import popcount
 from ...payloads import group_job, map_word, map_write, tile_map, tile_values, value_write
-
-
-def popcount(bits):
-    """Number of ones."""
-    return sum(bit for bit in bits)
 
 
 class TileUnpacker(wiring.Component):
@@ -146,7 +142,7 @@ class TileUnpacker(wiring.Component):
             m.d.sync += [
                 joined.values.word_select(n, width).eq(
                     Mux(shift > n, rows[1].word_select(n, width), rows[0].word_select(n, width))),
-                numbers[n].eq(shift + popcount(read_mask[:n])),
+                numbers[n].eq(shift + (popcount(read_mask[:n]) if n else 0)),
                 self.o_values.p.values.word_select(n, width).eq(joined.values.word_select(numbers[n], width)),
             ]
 
