@@ -23,7 +23,8 @@ PYTEST := OMP_NUM_THREADS=1 $(PY) -m pytest -q
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
 .PHONY: help setup sim sim-photos image test test-firmware test-netlist test-all test-digits firmware-tools lint \
-        registers verilog resources resource-points fuzz coverage tools bitstream bench-synth bench-networks clean
+        registers verilog resources resource-points fuzz coverage tools bitstream bench-synth bench-networks \
+        bench-early clean
 
 help:  ## This list
 	@echo "zeroskip: generator of a CNN accelerator that does no work for zeros"
@@ -121,6 +122,9 @@ bitstream: $(READY)  ## Bitstream for BOARD= with open tools: CONFIG= MHZ= SEED=
 # Networks and data that no package brings are read from the folder ZEROSKIP_DATA.
 bench-networks: $(READY)  ## Accuracy and cycles of whole networks, docs/results/networks.md: ONLY= IMAGES= (hours)
 	@$(PY) -m boards.bench_networks --config "$(CONFIG)" $(if $(ONLY),--only $(ONLY)) $(if $(IMAGES),--images $(IMAGES))
+
+bench-early: $(READY)  ## Zero skip and early activation on both arrays, docs/results/early-activation.md: ONLY= IMAGES=
+	@$(PY) -m boards.bench_early $(if $(ONLY),--only $(ONLY)) $(if $(IMAGES),--images $(IMAGES))
 
 bench-synth: $(READY)  ## Bitstreams of all boards, and docs/results/synthesis.md (hours)
 	@$(PY) -m boards.bench

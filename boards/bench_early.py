@@ -1,0 +1,209 @@
+"""What early activation is worth: real networks on both arrays, and docs/results/early-activation.md
+(``make bench-early``).
+
+Cycles are those of the cycle model, which equals the counters of the RTL (docs/cycle-model.md).
+
+Exit status: 0 all networks asked for were measured, 1 the compiler is at fault, 2 the input is not usable.
+"""
+import json
+import time
+from datetime import date
+from typing import Annotated
+
+import numpy as np
+import torch
+import typer
+from rich.console import Console
+
+from boards.build import ROOT, revision
+from compiler.emit import Program
+from compiler.phases import NEGATIVE_CLASSES, split, stops_exactly
+from compiler.pipeline import compile_float
+from compiler.progress import Stages
+from golden.cycle_model import energy, model_network
+from golden.network import run_network
+from golden.tasks import count_tasks
+from hw.config import AcceleratorConfig
+from hw.configs import get_config
+
+from .bench_networks.data import MissingData
+from .bench_networks.measure import calibration_maps, load_case
+from .bench_networks.registry import BENCHMARKS
+from .workload import exit_status
+
+PAGE = ROOT / "docs" / "results" / "early-activation.md"
+RESULTS = ROOT / "build" / "early"
+#: Networks and how many inputs of each are run.
+NETWORKS = {"resnet-20": 8, "roshambonet": 8, "squeezenet": 1, "open-nsfw": 1, "hed": 1}
+#: Both have 64 multipliers. By column: configuration, classes of negative weights.
+COLUMNS = {"broadcast": ("small", 0), "intersect": ("snapea", 0), "exact": ("snapea", NEGATIVE_CLASSES)}
+#: Picojoules of a millijoule.
+MILLI = 1e9
+HEAD = """\
+# Early activation
+
+<!-- Written by boards/bench_early.py (make bench-early) from its results. Do not edit. -->
+
+`make bench-early` measures the networks below and writes this page; `make bench-early ONLY=resnet-20` one of them.
+Results stay in `build/early`, and what is there is not measured again. Networks and data that no package brings are
+read from the folder that the environment variable `ZEROSKIP_DATA` names.
+
+Thousands of cycles of an input, from start to interrupt, the loading of weights included, with {multipliers}
+multipliers:
+
+"""
+NOTES = """
+- **Dense**: MACs of the float network / {multipliers}, an array that is always busy.
+- **Broadcast**, **intersect**: zero skip alone on the two arrays, configurations `{broadcast}` and `{intersect}`;
+  **exact**: the intersect array that stops a sum when it is known to end below 0 ({classes} classes of negative
+  weights at most). Outputs are the same numbers. Cycles are those of the cycle model, which equals the RTL's counters
+  (docs/cycle-model.md).
+- **Gain**: intersect / exact. **Utilisation**: PE-cycles that add a product, of all of the run in exact mode.
+- **Products**: of zero skip, of exact mode, and of an **oracle** that computes no output which ReLU clips: in millions.
+  An oracle's cycles are not known; its products / {multipliers} bound them from below. A window that tiles share counts
+  once. **Clipped**: outputs of 0 among those of layers with a ReLU.
+- **Energy**: millijoules by the proxy of docs/cycle-model.md: arithmetic, buffers, DRAM.
+- A layer that feeds a residual sum has no ReLU of its own, the sum is a layer behind it: such layers do not stop.
+- Predicted zeros are not in this table: the hardware takes thresholds, the compiler does not choose them yet.
+"""
+
+
+def model_program(program: Program, x: np.ndarray) -> dict[str, float]:
+    """Cycles, lane cycles and energy of the input ``x`` [C, H, W] by the cycle model."""
+    maps, results = run_network(program.network, program.network.quantise_input(x))
+    run = model_network(program.network, maps, results, program.segments[0][1], program.config, split=split,
+                        descriptor_address=program.descriptor_address, log_address=program.log_address)
+    return {"cycles": run.cycles, "lane_cycles": sum(layer["lane_cycles"] for layer in run.layers),
+            "energy": sum(energy(accesses, program.config)["total"] for accesses in run.accesses)}
+
+
+def count_program(program: Program, x: np.ndarray) -> dict[str, int]:
+    """Products of zero skip, of ``program`` and of the oracle for ``x`` [C, H, W]; ``clipped`` of ``outputs``: zeros
+    of layers with a ReLU. A layer without one has no output that need not be computed."""
+    maps, _ = run_network(program.network, program.network.quantise_input(x))
+    counts = dict.fromkeys(("skipping", "products", "oracle", "clipped", "outputs"), 0)
+    for layer in program.network.layers:
+        tiling = program.choices[layer.name].tiling
+        whole = np.concatenate([maps[part.map][part.first:part.first + part.channels] for part in layer.inputs])
+        work = count_tasks(layer, whole, tiling, split(layer.weights, tiling.phases - 1),
+                           int(tiling.phases > 1 and stops_exactly(layer)), block=program.config.block)
+        counts["skipping"] += int(work.skipping.sum())
+        counts["products"] += int(work.products.sum())
+        counts["oracle"] += int((work.oracle if layer.low == 0 else work.skipping).sum())
+        if layer.low == 0:
+            target = layer.targets[0]
+            written = maps[target.map][target.first:target.first + len(layer.weights)]
+            counts["clipped"] += int(np.count_nonzero(written == 0))
+            counts["outputs"] += written.size
+    return counts
+
+
+def measure(name: str, count: int, stages: Stages) -> dict:
+    """Network ``name`` on its first ``count`` inputs: a dict for each of :data:`COLUMNS`, and ``counts``; means."""
+    benchmark = BENCHMARKS[name]
+    data, case = benchmark.data(), load_case(benchmark, RESULTS / f"{name}.onnx")
+    count = min(count, len(data.items))
+    inputs = [case.input_map(data.input(number)) for number in range(count)]
+    result = {"macs": case.macs, "inputs": count, "data": data.text}
+    for column, (config_name, classes) in COLUMNS.items():
+        config: AcceleratorConfig = get_config(config_name)
+        with stages.stage(f"{name}: {column}, compile"):
+            program = compile_float(case.network(config), calibration_maps(case, data), config,
+                                    negative_classes=classes)
+        with stages.stage(f"{name}: {column}, cycles", count) as update:
+            runs = []
+            for number, x in enumerate(inputs):
+                runs.append(model_program(program, x))
+                update(number + 1, f"{number + 1} of {count}")
+        result[column] = _means(runs)
+    with stages.stage(f"{name}: products"):
+        result["counts"] = _means([count_program(program, x) for x in inputs])
+    return result
+
+
+def _means(records: list[dict]) -> dict[str, float]:
+    return {key: float(np.mean([record[key] for record in records])) for key in records[0]}
+
+
+def early_page(results: dict[str, dict]) -> str:
+    """The page of what :func:`measure` returned for each network."""
+    multipliers = get_config(COLUMNS["exact"][0]).total_lanes
+    rows = [_row(name, result, multipliers) for name, result in results.items()]
+    notes = NOTES.format(multipliers=multipliers, broadcast=COLUMNS["broadcast"][0],
+                         intersect=COLUMNS["intersect"][0], classes=NEGATIVE_CLASSES)
+    missing = "\n".join(f"- {BENCHMARKS[name].title}: make bench-early ONLY={name}"
+                        for name in NETWORKS if name not in results) or "- none"
+    sources = [{"network": BENCHMARKS[name].title, "inputs": f"{result['inputs']} of {result['data']}",
+                "measured at": f"{result['commit']} ({result['date']})",
+                "CPU min": f"{result['cpu_seconds'] / 60:.1f}"} for name, result in results.items()]
+    return (HEAD.format(multipliers=multipliers) + _table(rows) + notes
+            + f"\nNot measured:\n\n{missing}\n" + ("\n## Networks and inputs\n\n" + _table(sources) if sources else ""))
+
+
+def _row(name, result, multipliers):
+    cycles = {column: result[column]["cycles"] for column in COLUMNS}
+    counts = result["counts"]
+    row = {"network": BENCHMARKS[name].title, "dense": f"{result['macs'] / multipliers / 1e3:,.0f}"}
+    row |= {column: f"{value / 1e3:,.0f}" for column, value in cycles.items()}
+    row |= {"gain": f"{cycles['intersect'] / cycles['exact']:.3f}x",
+            "exact over broadcast": f"{cycles['broadcast'] / cycles['exact']:.2f}x",
+            "utilisation": f"{100 * result['exact']['lane_cycles'] / cycles['exact'] / multipliers:.1f} %",
+            "products: skip / exact / oracle": " / ".join(f"{counts[key] / 1e6:,.1f}"
+                                                          for key in ("skipping", "products", "oracle")),
+            "clipped": f"{100 * counts['clipped'] / counts['outputs']:.0f} %",
+            "mJ: broadcast / intersect / exact": " / ".join(f"{result[column]['energy'] / MILLI:,.2f}"
+                                                            for column in COLUMNS)}
+    return row
+
+
+def _table(rows):
+    if not rows:
+        return "No network has been measured.\n"
+    lines = [list(rows[0]), ["---"] * len(rows[0]), *(list(row.values()) for row in rows)]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def main(
+    only: Annotated[list[str] | None, typer.Option(help=f"Measure this network alone; may be repeated: "
+                                                        f"{', '.join(NETWORKS)}.", metavar="NAME")] = None,
+    images: Annotated[int | None, typer.Option(help="Inputs to run, in place of each network's own number.", min=1,
+                                               metavar="N")] = None,
+):
+    """Measure zero skip and early activation on both arrays, and write docs/results/early-activation.md.
+
+    Results are kept in build/early; what is there is not measured again: delete NAME.json to do so. VGG-16 (hed) takes
+    a quarter of an hour, the others minutes.
+
+    Exit status: 0 all networks asked for were measured, 1 the compiler is at fault, 2 the input is not usable, or
+    missing.
+    """
+    console, missing = Console(), []
+    torch.set_num_threads(1)
+    with exit_status():
+        if unknown := sorted(set(only or []) - set(NETWORKS)):
+            raise ValueError(f"there is no network {', '.join(unknown)}; there are {', '.join(NETWORKS)}")
+        RESULTS.mkdir(parents=True, exist_ok=True)
+        for name in only or NETWORKS:
+            path, count = RESULTS / f"{name}.json", images or NETWORKS[name]
+            if path.exists() and json.loads(path.read_text())["asked"] == count:
+                continue
+            begin, stages = time.process_time(), Stages(console)
+            try:
+                with stages.progress:
+                    result = measure(name, count, stages)
+            except MissingData as error:
+                missing.append(f"{name}: not measured: {error}")
+                continue
+            result |= {"asked": count, "commit": revision(), "date": str(date.today()),
+                       "cpu_seconds": time.process_time() - begin}
+            path.write_text(json.dumps(result, indent=1) + "\n")
+    results = {name: json.loads(path.read_text()) for name in NETWORKS if (path := RESULTS / f"{name}.json").exists()}
+    PAGE.write_text(early_page(results))
+    for line in [*missing, f"{PAGE.relative_to(ROOT)}: {len(results)} of {len(NETWORKS)} networks"]:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+    if missing:
+        raise typer.Exit(2)
+
+
+if __name__ == "__main__":
+    typer.run(main)

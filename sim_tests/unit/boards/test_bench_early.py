@@ -1,0 +1,103 @@
+"""The benchmark of early activation: what it measures, resumption, page, errors."""
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import typer
+from rich.console import Console
+from typer.testing import CliRunner
+
+from boards import bench_early as bench
+from boards.bench_networks.measure import load_case
+from compiler.pipeline import compile_float
+from compiler.progress import Stages
+from golden.network import run_network
+from hw.configs import get_config
+from sim_tests.unit.boards.test_bench_networks import SMALL, missing
+
+COLUMNS = {"broadcast": ("tiny", 0), "intersect": ("tiny_snapea", 0), "exact": ("tiny_snapea", 3)}
+
+
+@pytest.fixture
+def small(monkeypatch, tmp_path):
+    """The benchmark with one small network, in ``tmp_path``."""
+    for name, value in {"BENCHMARKS": {"small": SMALL}, "NETWORKS": {"small": 2}, "COLUMNS": COLUMNS,
+                        "RESULTS": tmp_path / "early", "ROOT": tmp_path, "PAGE": tmp_path / "page.md"}.items():
+        monkeypatch.setattr(bench, name, value)
+    return tmp_path
+
+
+def run(*arguments):
+    app = typer.Typer()
+    app.command()(bench.main)
+    return CliRunner().invoke(app, arguments)
+
+
+def test_products_are_those_of_the_cycle_model(small):
+    (small / "early").mkdir()
+    result = bench.measure("small", 2, Stages(Console(quiet=True)))
+    counts = result["counts"]
+    assert result["inputs"] == 2
+    assert result["intersect"]["lane_cycles"] == counts["skipping"]
+    assert result["exact"]["lane_cycles"] == counts["products"]
+    assert 0 < counts["oracle"] < counts["products"] <= counts["skipping"] < result["macs"]
+    # tiny has the same multiplications, but those with a weight of 0.
+    assert result["broadcast"]["lane_cycles"] > counts["skipping"]
+
+
+def test_oracle_and_clipped_outputs_from_golden(small):
+    """By all windows at once: the oracle does the products of outputs above 0, and of layers without a ReLU all."""
+    (small / "early").mkdir()
+    data, case, config = SMALL.data(), load_case(SMALL, small / "small.onnx"), get_config("tiny_snapea")
+    program = compile_float(case.network(config), data.calibration, config, negative_classes=0)
+    x = case.input_map(data.input(0))
+    maps, results = run_network(program.network, program.network.quantise_input(x))
+    oracle = clipped = outputs = 0
+    for layer in program.network.layers:
+        whole = np.concatenate([maps[part.map][part.first:part.first + part.channels] for part in layer.inputs])
+        rows, columns = layer.full_shape[1:]
+        padded = np.pad(whole, ((0, 0), *((pad, pad + layer.weights.shape[2] * layer.stride)
+                                          for pad in layer.pad[:2])))
+        for y in range(rows):
+            for column in range(columns):
+                window = padded[:, y * layer.stride:, column * layer.stride:]
+                window = window[:, :layer.weights.shape[2], :layer.weights.shape[3]].astype(np.int64)
+                products = layer.weights * window
+                live = (products.sum((1, 2, 3)) + layer.bias > 0) if layer.low == 0 else np.ones(len(products), bool)
+                oracle += np.count_nonzero(products[live])
+        if layer.low == 0:
+            target = layer.targets[0]
+            written = maps[target.map][target.first:target.first + len(layer.weights)]
+            clipped, outputs = clipped + (written == 0).sum(), outputs + written.size
+    counts = bench.count_program(program, x)
+    assert (counts["oracle"], counts["clipped"], counts["outputs"]) == (oracle, clipped, outputs)
+
+
+def test_results_are_kept_and_the_page_written(small):
+    done = run()
+    assert done.exit_code == 0, done.output
+    page = (small / "page.md").read_text()
+    assert SMALL.title in page and "1 of 1 networks" in done.output and "Not measured:\n\n- none" in page
+    path = small / "early" / "small.json"
+    kept = json.loads(path.read_text())
+    assert f"{kept['intersect']['cycles'] / kept['exact']['cycles']:.3f}x" in page
+    path.write_text(json.dumps(kept | {"commit": "kept"}))
+    assert run().exit_code == 0 and "kept" in (small / "page.md").read_text()
+    assert run("--images", "1").exit_code == 0
+    assert json.loads(path.read_text())["inputs"] == 1
+
+
+def test_page_without_results_names_the_commands():
+    page = bench.early_page({})
+    assert "No network has been measured." in page and "make bench-early ONLY=hed" in page
+
+
+@pytest.mark.parametrize(("change", "arguments", "text"), [
+    ({}, ["--only", "nothing"], "there is no network nothing; there are small"),
+    ({"data": missing}, [], "small: not measured: set ZEROSKIP_DATA"),
+])
+def test_what_is_missing_is_named(small, monkeypatch, change, arguments, text):
+    monkeypatch.setattr(bench, "BENCHMARKS", {"small": replace(SMALL, **change)})
+    done = run(*arguments)
+    assert done.exit_code == 2 and text in done.output
