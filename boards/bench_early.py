@@ -21,13 +21,13 @@ from compiler.phases import NEGATIVE_CLASSES, split, stops_exactly
 from compiler.pipeline import compile_float
 from compiler.progress import Stages
 from golden.cycle_model import energy, model_network
-from golden.network import run_network
+from golden.network import gather, run_network
 from golden.tasks import count_tasks
-from hw.config import AcceleratorConfig
 from hw.configs import get_config
 
 from .bench_networks.data import MissingData
 from .bench_networks.measure import calibration_maps, load_case
+from .bench_networks.page import markdown_table
 from .bench_networks.registry import BENCHMARKS
 from .workload import exit_status
 
@@ -84,8 +84,7 @@ def count_program(program: Program, x: np.ndarray) -> dict[str, int]:
     counts = dict.fromkeys(("skipping", "products", "oracle", "clipped", "outputs"), 0)
     for layer in program.network.layers:
         tiling = program.choices[layer.name].tiling
-        whole = np.concatenate([maps[part.map][part.first:part.first + part.channels] for part in layer.inputs])
-        work = count_tasks(layer, whole, tiling, split(layer.weights, tiling.phases - 1),
+        work = count_tasks(layer, gather(maps, layer.inputs), tiling, split(layer.weights, tiling.phases - 1),
                            int(tiling.phases > 1 and stops_exactly(layer)), block=program.config.block)
         counts["skipping"] += int(work.skipping.sum())
         counts["products"] += int(work.products.sum())
@@ -106,7 +105,7 @@ def measure(name: str, count: int, stages: Stages) -> dict:
     inputs = [case.input_map(data.input(number)) for number in range(count)]
     result = {"macs": case.macs, "inputs": count, "data": data.text}
     for column, (config_name, classes) in COLUMNS.items():
-        config: AcceleratorConfig = get_config(config_name)
+        config = get_config(config_name)
         with stages.stage(f"{name}: {column}, compile"):
             program = compile_float(case.network(config), calibration_maps(case, data), config,
                                     negative_classes=classes)
@@ -136,8 +135,10 @@ def early_page(results: dict[str, dict]) -> str:
     sources = [{"network": BENCHMARKS[name].title, "inputs": f"{result['inputs']} of {result['data']}",
                 "measured at": f"{result['commit']} ({result['date']})",
                 "CPU min": f"{result['cpu_seconds'] / 60:.1f}"} for name, result in results.items()]
-    return (HEAD.format(multipliers=multipliers) + _table(rows) + notes
-            + f"\nNot measured:\n\n{missing}\n" + ("\n## Networks and inputs\n\n" + _table(sources) if sources else ""))
+    return (HEAD.format(multipliers=multipliers)
+            + (markdown_table(rows) if rows else "No network has been measured.\n") + notes
+            + f"\nNot measured:\n\n{missing}\n"
+            + ("\n## Networks and inputs\n\n" + markdown_table(sources) if sources else ""))
 
 
 def _row(name, result, multipliers):
@@ -154,13 +155,6 @@ def _row(name, result, multipliers):
             "mJ: broadcast / intersect / exact": " / ".join(f"{result[column]['energy'] / MILLI:,.2f}"
                                                             for column in COLUMNS)}
     return row
-
-
-def _table(rows):
-    if not rows:
-        return "No network has been measured.\n"
-    lines = [list(rows[0]), ["---"] * len(rows[0]), *(list(row.values()) for row in rows)]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
 def main(

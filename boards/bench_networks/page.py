@@ -48,8 +48,8 @@ def networks_page(results: dict[str, dict], reasons: dict[str, str]) -> str:
     sources = [_source(benchmark, results.get(name, {})) for name, benchmark in BENCHMARKS.items()]
     missed = "\n".join(f"- {line}" for line in verdicts) or "- none"
     not_run = "\n".join(f"- {BENCHMARKS[name].title}: {reason}" for name, reason in reasons.items()) or "- none"
-    return "\n".join([HEAD, _table(rows), notes, "Bounds that are missed:\n", missed + "\n", "Not run:\n",
-                      not_run + "\n", "## Networks and inputs\n", _table(sources)])
+    return "\n".join([HEAD, markdown_table(rows), notes, "Bounds that are missed:\n", missed + "\n", "Not run:\n",
+                      not_run + "\n", "## Networks and inputs\n", markdown_table(sources)])
 
 
 def check(benchmark: Benchmark, result: dict) -> list[str]:
@@ -100,7 +100,8 @@ def _source(benchmark, result):
             "inputs": result.get("8 bits", {}).get("data", "-"), "measured at": ", ".join(stamps) or "-"}
 
 
-def _table(rows: list[dict[str, str]]) -> str:
+def markdown_table(rows: list[dict[str, str]]) -> str:
+    """A table in Markdown; all rows have the columns of the first."""
     names = list(rows[0])
     lines = [names, ["---"] * len(names), *([row[name] for name in names] for row in rows)]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
