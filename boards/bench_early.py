@@ -17,7 +17,7 @@ from rich.console import Console
 
 from boards.build import ROOT, revision
 from compiler.emit import Program
-from compiler.phases import NEGATIVE_CLASSES, split, stops_exactly
+from compiler.phases import NEGATIVE_CLASSES, phase_weights, stop_phase
 from compiler.pipeline import compile_float
 from compiler.progress import Stages
 from golden.cycle_model import energy, model_network
@@ -71,7 +71,7 @@ NOTES = """
 def model_program(program: Program, x: np.ndarray) -> dict[str, float]:
     """Cycles, lane cycles and energy of the input ``x`` [C, H, W] by the cycle model."""
     maps, results = run_network(program.network, program.network.quantise_input(x))
-    run = model_network(program.network, maps, results, program.segments[0][1], program.config, split=split,
+    run = model_network(program.network, maps, results, program.segments[0][1], program.config, split=phase_weights,
                         descriptor_address=program.descriptor_address, log_address=program.log_address)
     return {"cycles": run.cycles, "lane_cycles": sum(layer["lane_cycles"] for layer in run.layers),
             "energy": sum(energy(accesses, program.config)["total"] for accesses in run.accesses)}
@@ -84,8 +84,8 @@ def count_program(program: Program, x: np.ndarray) -> dict[str, int]:
     counts = dict.fromkeys(("skipping", "products", "oracle", "clipped", "outputs"), 0)
     for layer in program.network.layers:
         tiling = program.choices[layer.name].tiling
-        work = count_tasks(layer, gather(maps, layer.inputs), tiling, split(layer.weights, tiling.phases - 1),
-                           int(tiling.phases > 1 and stops_exactly(layer)), block=program.config.block)
+        work = count_tasks(layer, gather(maps, layer.inputs), tiling, phase_weights(layer, tiling.phases),
+                           stop_phase(layer, tiling.phases), block=program.config.block)
         counts["skipping"] += int(work.skipping.sum())
         counts["products"] += int(work.products.sum())
         counts["oracle"] += int((work.oracle if layer.low == 0 else work.skipping).sum())

@@ -19,7 +19,7 @@ from compiler.emit import Program, compile_network
 from compiler.graph import Network
 from compiler.lower import lower
 from compiler.nodes import Node, network_nodes
-from compiler.phases import split
+from compiler.phases import phase_weights
 from compiler.pipeline import DENSITY_INPUTS, CompilerFault, check_onnx, map_densities, read_onnx
 from compiler.quantise import quantise
 from golden.cycle_model import ModelledRun, model_network
@@ -65,7 +65,7 @@ class Quantised:
 
     def model(self, program: Program) -> ModelledRun:
         """Counters of each layer and cycles of the run, by the cycle model."""
-        return model_network(program.network, *self.golden, program.segments[0][1], program.config, split=split,
+        return model_network(program.network, *self.golden, program.segments[0][1], program.config, split=phase_weights,
                              descriptor_address=program.descriptor_address, log_address=program.log_address)
 
 

@@ -16,7 +16,7 @@ from golden.tasks import count_tasks
 from golden.tiling import Tiling, chunk_spans
 from hw.config import AcceleratorConfig
 
-from .phases import split, stops_exactly
+from .phases import phase_weights, stop_phase
 
 #: Rows of windows that a layer is profiled on, spread evenly.
 PROFILE_ROWS = 4
@@ -56,11 +56,10 @@ def profile(layer: QuantisedLayer, x: np.ndarray, config: AcceleratorConfig, pha
     kernel_rows = layer.weights.shape[2]
     padded = np.pad(x, ((0, 0), (layer.pad[0], kernel_rows), (0, 0)))
     tiling = Tiling(layer.in_shape[0] + config.block * len(layer.inputs), kernel_rows, 1, 1, 1, 1, phases)
-    stop_phase = int(phases > 1 and stops_exactly(layer))
     for row in np.unique(np.linspace(0, rows - 1, PROFILE_ROWS).round().astype(int)):
         band = padded[:, row * layer.stride:row * layer.stride + kernel_rows]
         strip = replace(layer, in_shape=band.shape, pad=(0, layer.pad[1], 0, layer.pad[3]), pool=0, full=None)
-        total = total + count_tasks(strip, band, tiling, split(layer.weights, phases - 1), stop_phase,
+        total = total + count_tasks(strip, band, tiling, phase_weights(layer, phases), stop_phase(layer, phases),
                                     block=config.block).products
     return total
 
@@ -103,10 +102,15 @@ def _reorder(network, name, order):
         for part in layer.inputs:
             columns.append(at + (order if part.map in written else np.arange(part.channels)))
             at += part.channels
-        layer = replace(layer, weights=layer.weights[:, np.concatenate(columns)])
-        if layer.name == name:
-            layer = replace(layer, **{field: getattr(layer, field)[order] for field in ("weights", "bias", "scale",
-                                                                                      "shift")})
-        layers.append(layer)
+        layers.append(_take(layer, order if layer.name == name else slice(None), np.concatenate(columns)))
     scales.update({target: scales[target][order] for target in written if target in scales})
     return replace(network, layers=tuple(layers), scales=scales)
+
+
+def _take(layer, outputs, inputs):
+    """``layer`` with these output and input channels, in this order."""
+    changes = {name: getattr(layer, name)[outputs] for name in ("bias", "scale", "shift")}
+    if (prediction := layer.prediction) is not None:
+        changes["prediction"] = replace(prediction, weights=prediction.weights[outputs][:, inputs],
+                                        thresholds=prediction.thresholds[outputs])
+    return replace(layer, weights=layer.weights[outputs][:, inputs], **changes)

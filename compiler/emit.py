@@ -23,7 +23,7 @@ from hw.config import AcceleratorConfig
 from hw.descriptor import DESCRIPTOR_BYTES, pack
 from hw.registers import LOG_BYTES
 
-from .phases import MAX_CLASSES, NEGATIVE_CLASSES, choose_phases, stops_exactly
+from .phases import MAX_CLASSES, NEGATIVE_CLASSES, choose_phases, stop_phase
 from .tile import DENSITY, Choice, choose_tiling
 from .weights import weight_image
 
@@ -127,7 +127,8 @@ def compile_network(quantised: QuantisedNetwork, config: AcceleratorConfig, *, b
     Raises
     ------
     ValueError
-        The widths differ, ``negative_classes`` is out of range, a layer reads or writes what the hardware cannot
+        The widths differ, ``negative_classes`` is out of range, a layer has a prediction and ``config`` the broadcast
+        array, a layer reads or writes what the hardware cannot
         address, a layer does not fit, or the region exceeds 32-bit addresses.
     """
     if quantised.value_width != config.value_width:
@@ -137,6 +138,9 @@ def compile_network(quantised: QuantisedNetwork, config: AcceleratorConfig, *, b
         raise ValueError(f"base_address must be a multiple of {MAP_ALIGNMENT}, not {base_address:#x}")
     if not 0 <= negative_classes <= MAX_CLASSES:
         raise ValueError(f"negative_classes must be 0 to {MAX_CLASSES}, not {negative_classes}")
+    if not config.intersect and (names := [layer.name for layer in quantised.layers if layer.prediction is not None]):
+        raise ValueError(f"layer {names[0]} has a prediction, which configuration {config.name} cannot use: it has the "
+                         f"broadcast array")
     _check_targets(quantised, config)
     _check_signs(quantised)
     region = _Region(base_address)
@@ -191,9 +195,8 @@ def _check_signs(quantised):
 
 def _with_whole_blocks(layer, quantised, config):
     """``layer`` as the hardware sees it: each input starts with a block, so weights of 0 fill up the one before it."""
-    ends = np.cumsum([part.channels for part in layer.inputs])
-    weights = []
-    for part, own in zip(layer.inputs, np.split(layer.weights, ends[:-1], axis=1), strict=True):
+    columns, start = [], 0
+    for part in layer.inputs:
         if part.first % config.block:
             raise ValueError(f"layer {layer.name} reads {part.map} from channel {part.first} on, which must be a "
                              f"multiple of {config.block} on configuration {config.name}")
@@ -203,9 +206,19 @@ def _with_whole_blocks(layer, quantised, config):
             raise ValueError(f"layer {layer.name} reads channels {part.first} to {end - 1} of {part.map} and so a part "
                              f"of a block: it must read up to channel {end + fill - 1} or to the end of what is "
                              f"written, with weights of 0 where it needs nothing")
-        weights.append(np.pad(own, ((0, 0), (0, fill), (0, 0), (0, 0))))
-    weights = np.concatenate(weights, axis=1)[:, :-fill or None]
-    return replace(layer, weights=weights, in_shape=(weights.shape[1], *layer.in_shape[1:]))
+        columns += [*range(start, start + part.channels), *[-1] * fill]
+        start += part.channels
+    columns = np.array(columns[:-fill or None])
+    prediction = layer.prediction
+    if prediction is not None:
+        prediction = replace(prediction, weights=_take_channels(prediction.weights, columns))
+    return replace(layer, weights=_take_channels(layer.weights, columns), prediction=prediction,
+                   in_shape=(len(columns), *layer.in_shape[1:]))
+
+
+def _take_channels(weights, channels):
+    """``weights[O, C, kh, kw]`` of the input ``channels``, 0 for channel -1."""
+    return np.where(channels[:, None, None] >= 0, weights[:, channels], 0)
 
 
 def _has_writer(quantised, name, first, end):
@@ -304,7 +317,7 @@ def _descriptor(layer, choice, weight_address, maps, config):
         "clamp_low": layer.low, "clamp_high": layer.high, "pool": layer.pool, "write_full": layer.write_full,
         "in_address": in_address, "in_row_bytes": source.row_bytes, "in_segment_bytes": source.segment_bytes,
         "in_block_bytes": in_block_bytes, "tile_overlap": geometry.tile_overlap, "weight_address": weight_address,
-        "stop_phase": int(tiling.phases > 1 and stops_exactly(layer)), "predict": 0,
+        "stop_phase": stop_phase(layer, tiling.phases), "predict": layer.prediction is not None,
         **_target_fields("full", layer.full if layer.pool else layer.output, maps, config),
         **_target_fields("pool", layer.output if layer.pool else None, maps, config),
     }

@@ -2,9 +2,10 @@
 
 In exact mode phase 0 holds the weights above 0, and the phases behind it those below 0, the largest magnitudes first.
 While inputs are not below 0, a sum can then only fall from phase 1 on: once it is below 0, a ReLU gives 0 whatever
-follows, and the hardware stops.
+follows, and the hardware stops. In a layer with a prediction phase 0 holds the weights that it looks at, and what is
+left follows in the same way: above 0, then below 0.
 
-Source: golden/README.md, "Intersect array"; V. Akhlaghi et al., "SnaPEA", ISCA 2018 (exact mode).
+Source: golden/README.md, "Intersect array"; V. Akhlaghi et al., "SnaPEA", ISCA 2018.
 """
 import numpy as np
 
@@ -39,24 +40,45 @@ def split(weights: np.ndarray, classes: int) -> np.ndarray:
     return np.where(weights < 0, classed.reshape(weights.shape), phase)
 
 
+def phase_weights(layer: QuantisedLayer, phases: int) -> np.ndarray:
+    """The weights of each phase, int8 ``[phases, O, C, kh, kw]``, 0 where a weight is not of the phase; their sum are
+    the weights of ``layer``. ``phases``: 1 or more, 2 or more with a prediction (``ValueError``)."""
+    first, rest = [], layer.weights
+    if layer.prediction is not None:
+        first, rest = [layer.prediction.weights], layer.weights - layer.prediction.weights
+    if phases <= len(first):
+        raise ValueError(f"layer {layer.name} needs {len(first) + 1} phases or more, not {phases}")
+    phase = split(rest, phases - len(first) - 1)
+    return np.stack([*first, *(np.where(phase == number, rest, 0) for number in range(phases - len(first)))],
+                    dtype=np.int8, casting="unsafe")
+
+
+def stop_phase(layer: QuantisedLayer, phases: int) -> int:
+    """The first of the phases of negative weights, 0 if there is none: descriptor field ``stop_phase``."""
+    first = 1 if layer.prediction is None else 2
+    return first if phases > first and stops_exactly(layer) else 0
+
+
 def stops_exactly(layer: QuantisedLayer) -> bool:
     """Whether a sum below 0 that can only fall is known to give 0: a ReLU on inputs that are not below 0."""
     return layer.low == 0 and not layer.signed_in
 
 
 def choose_phases(layer: QuantisedLayer, config: AcceleratorConfig, density_in: float, most_classes: int) -> int:
-    """Phases of ``layer``: 1 where stopping is not exact or does not pay, else one more than its negative classes.
+    """Phases of ``layer``: 1 where stopping is not exact or does not pay, else one more than its negative classes; one
+    more for a prediction.
 
     There are as many classes, up to ``most_classes``, as leave each phase of them enough to do for a lane: a window
     must have at least ``words + TASK_CYCLES`` multiplications to expect (``density_in`` of the inputs are not 0), a
     cycle for each map word and what a task takes besides; and the windows of a pass must keep the PEs busy for as long
     as the weights of the phase take to unpack.
     """
+    least_phases = 1 if layer.prediction is None else 2
     if not config.intersect or not stops_exactly(layer):
-        return 1
+        return least_phases
     out_channels, channels, *kernel = layer.weights.shape
     words = int(np.prod(kernel)) * ceil_div(channels, config.block)
     work = density_in * np.count_nonzero(layer.weights < 0) / out_channels
     windows = min(layer.full_shape[1] * layer.full_shape[2], config.groups * config.sum_windows)
     least = max(words + TASK_CYCLES, unpack_cycles(words, config) * config.total_lanes / windows)
-    return 1 + min(most_classes, int(work / least))
+    return least_phases + min(most_classes, MAX_PHASES - least_phases, int(work / least))

@@ -8,7 +8,7 @@ from golden.layer import QuantisedLayer
 from golden.tiling import Tiling, ceil_div, chunk_spans
 from hw.config import BEAT, AcceleratorConfig
 
-from .phases import split
+from .phases import phase_weights
 
 #: Bytes of a beat.
 BEAT_BYTES = BEAT // 8
@@ -16,9 +16,11 @@ BEAT_BYTES = BEAT // 8
 
 def weight_image(layer: QuantisedLayer, tiling: Tiling, config: AcceleratorConfig) -> bytes:
     """The weight image of ``layer``, cut as ``tiling`` says, in the format of the array that ``config`` has."""
-    kernel_block = _intersect_block if config.intersect else _broadcast_block
-    return b"".join(kernel_block(layer, first, end, tiling, config)
-                    for first, end in chunk_spans(len(layer.weights), config.lanes))
+    spans = chunk_spans(len(layer.weights), config.lanes)
+    if not config.intersect:
+        return b"".join(_broadcast_block(layer, first, end, tiling, config) for first, end in spans)
+    phases = phase_weights(layer, tiling.phases)
+    return b"".join(_intersect_block(layer, phases[:, first:end], first, end, tiling, config) for first, end in spans)
 
 
 def _chunks(weights, tiling):
@@ -51,23 +53,25 @@ def _chunk_image(weights, config):
     return image.tobytes()
 
 
-def _intersect_block(layer, first, end, tiling, config):
-    """Kernel block ``first .. end - 1`` of the intersect array: header, scales, rounds."""
-    weights, start = layer.weights[first:end], layer.bias[first:end]
-    phases = split(weights, tiling.phases - 1)
+def _intersect_block(layer, phases, first, end, tiling, config):
+    """Kernel block ``first .. end - 1`` of the intersect array, with its weights of each phase: header, scales, rounds.
+    """
+    prediction, zeros = layer.prediction, np.zeros(end - first, np.int64)
+    thresholds = zeros if prediction is None else prediction.thresholds[first:end]
     rounds = []
-    for phase in range(tiling.phases):
-        for chunk in _chunks(np.where(phases == phase, weights, 0), tiling):
-            rounds.append(_round_image(chunk, start if not rounds else np.zeros_like(start), config))
+    for number, weights in enumerate(phases):
+        for chunk in _chunks(weights, tiling):
+            rounds.append(_round_image(chunk, zeros if rounds else layer.bias[first:end],
+                                       zeros if number else thresholds, config))
     body = b"".join(rounds)
     # The start values hold the bias.
     scales = _scale_image(0, layer.scale[first:end], layer.shift[first:end], config)
     return (len(body) // BEAT_BYTES).to_bytes(BEAT_BYTES, "little") + scales + body
 
 
-def _round_image(weights, start, config):
-    """Start, maps and values of each lane of ``weights[lanes, channels, rows, columns]``, 0 where they are not of the
-    round. The threshold is 0: nothing is predicted."""
+def _round_image(weights, start, thresholds, config):
+    """Start, threshold, maps and values of each lane of ``weights[lanes, channels, rows, columns]``, 0 where they are
+    not of the round."""
     lanes, channels, rows, columns = weights.shape
     words = np.zeros((lanes, rows, columns, ceil_div(channels, config.block) * config.block), np.int8)
     words[..., :channels] = weights.transpose(0, 2, 3, 1)
@@ -79,7 +83,7 @@ def _round_image(weights, start, config):
     sizes = BEAT_BYTES + map_bytes + _whole_beats(counts)
     at = np.cumsum(sizes) - sizes
     image = np.zeros(sizes.sum(), np.uint8)
-    image[at[:, None] + np.arange(4)] = start.astype("<i4").view(np.uint8).reshape(lanes, 4)
+    image[at[:, None] + np.arange(BEAT_BYTES)] = np.stack([start, thresholds], 1).astype("<i4").view(np.uint8)
     image[at[:, None] + BEAT_BYTES + np.arange(maps.shape[1])] = maps
     first_value = at + BEAT_BYTES + map_bytes - (np.cumsum(counts) - counts)
     image[np.repeat(first_value, counts) + np.arange(counts.sum())] = words[present].view(np.uint8)

@@ -9,6 +9,9 @@ import numpy as np
 from . import array, postprocess
 from .tiling import Geometry, pooled_length
 
+#: A threshold that no sum is below.
+NEVER = -1 << 31
+
 
 @dataclass(frozen=True)
 class Slice:
@@ -23,6 +26,22 @@ class Target:
     """Map ``map`` from channel ``first`` on: where a layer writes its channels."""
     map: str
     first: int = 0
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Which outputs of a layer are predicted to be 0: those whose sum over ``weights`` alone, bias included, is below
+    the threshold of their channel.
+
+    Parameters
+    ----------
+    weights : int array [O, C, kh, kw]
+        Each lies between 0 and the layer's weight: 0 or the weight itself (a speculation set), or its high bits.
+    thresholds : int array [O]
+        32 bits, signed; :data:`NEVER` where nothing is predicted.
+    """
+    weights: np.ndarray
+    thresholds: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -54,6 +73,13 @@ class QuantisedLayer:
     full : Target or None
         Where the map before pooling goes too.
     value_width : int
+    prediction : Prediction or None
+        Only with ``low`` 0. Configurations with the intersect array alone can run it.
+
+    Raises
+    ------
+    ValueError
+        A prediction that is not one of this layer.
     """
     name: str
     inputs: tuple[Slice, ...]
@@ -72,6 +98,11 @@ class QuantisedLayer:
     pool_ceil: bool = True
     full: Target | None = None
     value_width: int = 8
+    prediction: Prediction | None = None
+
+    def __post_init__(self):
+        if self.prediction is not None:
+            _check_prediction(self)
 
     @property
     def full_shape(self) -> tuple[int, int, int]:
@@ -117,7 +148,8 @@ class LayerResult:
 
     ``full`` [O, H, W] before pooling, ``pooled`` or None. ``macs``: of all taps inside and outside of the map;
     ``nonzero_macs``: of non-zero inputs only. ``nonzeros`` [H, W]: non-zero inputs under each window. Densities are
-    fractions of non-zero values, ``density_out`` of the last map.
+    fractions of non-zero values, ``density_out`` of the last map. ``predicted``: outputs that are predicted to be 0;
+    ``missed``: those of them that are above 0 without the prediction (false negatives).
     """
     full: np.ndarray
     pooled: np.ndarray | None
@@ -126,6 +158,8 @@ class LayerResult:
     nonzeros: np.ndarray
     density_in: float
     density_out: float
+    predicted: int = 0
+    missed: int = 0
 
     @property
     def output(self) -> np.ndarray:
@@ -153,11 +187,37 @@ def run_layer(layer: QuantisedLayer, x: np.ndarray) -> LayerResult:
         raise ValueError(f"the input of {layer.name} must be {low} to {high}, not {x.min()} to {x.max()}")
     size, kernel = layer.full_shape[1:], layer.weights.shape[2:]
     sums = array.convolve(x, layer.weights, stride=layer.stride, pad=layer.pad, size=size)
+    predicted = predict(layer, x)
     nonzeros = array.window_nonzeros(x, kernel, stride=layer.stride, pad=layer.pad, size=size)
     full = postprocess.requantise(sums, layer.bias, layer.scale, layer.shift, low=layer.low,
                                   high=layer.high, value_width=layer.value_width)
+    missed = np.count_nonzero(full[predicted])
+    full[predicted] = 0
     pooled = postprocess.max_pool(full, layer.pool) if layer.pool else None
     output = full if pooled is None else pooled
     return LayerResult(full, pooled, layer.weights.size * size[0] * size[1],
                        int(nonzeros.sum()) * layer.weights.shape[0], nonzeros,
-                       np.count_nonzero(x) / x.size, np.count_nonzero(output) / output.size)
+                       np.count_nonzero(x) / x.size, np.count_nonzero(output) / output.size,
+                       int(predicted.sum()), missed)
+
+
+def predict(layer: QuantisedLayer, x: np.ndarray) -> np.ndarray:
+    """Which outputs ``[O, H, W]`` (bool) of ``layer`` are predicted to be 0 for the input ``x[C, H, W]``."""
+    if layer.prediction is None:
+        return np.zeros(layer.full_shape, bool)
+    sums = array.convolve(x, layer.prediction.weights, stride=layer.stride, pad=layer.pad, size=layer.full_shape[1:])
+    return sums + layer.bias[:, None, None] < layer.prediction.thresholds[:, None, None]
+
+
+def _check_prediction(layer):
+    prediction, weights = layer.prediction, layer.weights
+    if layer.low != 0:
+        raise ValueError(f"layer {layer.name} has outputs below 0: none of them can be predicted to be 0")
+    if prediction.weights.shape != weights.shape or prediction.thresholds.shape != (len(weights),):
+        raise ValueError(f"layer {layer.name} has weights {weights.shape}, but a prediction with weights "
+                         f"{prediction.weights.shape} and thresholds {prediction.thresholds.shape}")
+    if (np.sign(prediction.weights) * np.sign(weights) < 0).any() or (
+            np.abs(prediction.weights) > np.abs(weights)).any():
+        raise ValueError(f"layer {layer.name} has a prediction whose weights do not lie between 0 and its own")
+    if prediction.thresholds.min() < NEVER or prediction.thresholds.max() > -1 - NEVER:
+        raise ValueError(f"layer {layer.name} has a threshold that does not fit 32 bits")

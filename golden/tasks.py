@@ -2,9 +2,9 @@
 
 A task is a window, a lane and a round. It multiplies where activation and weight of the round's phase are not zero, tap
 by tap (row by row), block by block, lowest channel first; in a round with the stop rule it ends with the product that
-takes the sum below 0, and where the sum already is there is no task.
+takes the sum below 0, and where the sum already is there is no task, nor where it was predicted to be.
 
-    work = count_tasks(layer, x, tiling, phases, stop_phase, block=config.block)
+    work = count_tasks(layer, x, tiling, weights, stop_phase, block=config.block)
     work.products.sum(), work.skipping.sum(), work.dense
 
 Source: golden/README.md, "Intersect array" (normative).
@@ -49,7 +49,7 @@ class Operands:
 
     ``x_maps`` uint64 [rows, columns, blocks], ``x_values`` int16 [rows, columns, blocks * BLOCK]: the input with zeros
     around it, so that every tap of every window lies inside. ``w_maps`` uint64 [phases, O, kernel rows, kernel columns,
-    blocks]: which weights belong to a phase. ``w_values`` int8 [O, kernel rows, kernel columns, blocks * BLOCK].
+    blocks], ``w_values`` int8 [phases, O, kernel rows, kernel columns, blocks * BLOCK]: the weights of each phase.
     """
     x_maps: np.ndarray
     x_values: np.ndarray
@@ -69,8 +69,9 @@ class Tasks:
 
     ``products``, ``words`` uint16 [rounds, R, columns, O]: products added, and map words fetched until the task ended:
     all of the round, or up to that of the product that stopped it; 0 words: there was no task. ``sums`` int64
-    [R, columns, O]: sums at the end. ``stopped`` bool [R, columns, O]: the sum was final before its last round ended.
-    ``skipping`` int32 [R, columns, O]: products if nothing is stopped, those of zero skip.
+    [R, columns, O]: sums at the end, below 0 where that was predicted. ``stopped`` bool [R, columns, O]: the sum was
+    final before its last round ended. ``skipping`` int32 [R, columns, O]: products if nothing is stopped, those of zero
+    skip.
     """
     row: int
     products: np.ndarray
@@ -98,14 +99,10 @@ class TaskCounts:
     dense: int
 
 
-def pack_operands(layer: QuantisedLayer, x: np.ndarray, phases: np.ndarray, count: int, block: int) -> Operands:
-    """The operands of ``layer`` for the input ``x[C, H, W]``, with ``count`` phases; other arguments and errors as of
-    :func:`count_tasks`."""
-    if phases.shape != layer.weights.shape or ((phases >= 0) != (layer.weights != 0)).any():
-        raise ValueError(f"phases must hold a phase for each weight of {layer.name} that is not 0, and -1 for the "
-                         f"others")
-    if phases.max() >= count:
-        raise ValueError(f"a weight of {layer.name} has phase {phases.max()}, but there are {count} phases")
+def pack_operands(layer: QuantisedLayer, x: np.ndarray, weights: np.ndarray, block: int) -> Operands:
+    """The operands of ``layer`` for the input ``x[C, H, W]``; other arguments and errors as of :func:`count_tasks`."""
+    if weights.shape[1:] != layer.weights.shape or (weights.sum(0, np.int64) != layer.weights).any():
+        raise ValueError(f"the weights of the phases do not add up to those of {layer.name}")
     places = _places(layer, block)
     places, blocks = places // block * BLOCK + places % block, places[-1] // block + 1
     _, rows, columns = layer.full_shape
@@ -115,13 +112,9 @@ def pack_operands(layer: QuantisedLayer, x: np.ndarray, phases: np.ndarray, coun
                          blocks * BLOCK), np.int16)
     inside = x[:, :len(x_values) - top, :x_values.shape[1] - left].transpose(1, 2, 0)
     x_values[top:top + inside.shape[0], left:left + inside.shape[1], places] = inside
-    w_values = np.zeros((len(layer.weights), kernel_rows, kernel_columns, blocks * BLOCK), np.int8)
-    w_values[..., places] = layer.weights.transpose(0, 2, 3, 1)
-    w_maps, present = [], np.zeros(w_values.shape, bool)
-    for phase in range(count):
-        present[..., places] = (phases == phase).transpose(0, 2, 3, 1)
-        w_maps.append(_bits(present))
-    return Operands(_bits(x_values != 0), x_values, np.array(w_maps), w_values)
+    w_values = np.zeros((*weights.shape[:2], kernel_rows, kernel_columns, blocks * BLOCK), np.int8)
+    w_values[..., places] = weights.transpose(0, 1, 3, 4, 2)
+    return Operands(_bits(x_values != 0), x_values, _bits(w_values != 0), w_values)
 
 
 def _places(layer, block):
@@ -134,12 +127,15 @@ def _places(layer, block):
 
 
 def _rounds(layer, tiling, stop_phase, block):
-    """``[phase, first and end block, first and end kernel row, whether it has the stop rule]`` of each round in order.
-    """
-    return np.array([(phase, first // block, ceil_div(end, block), row, row_end, 0 < stop_phase <= phase)
-                     for phase in range(tiling.phases)
-                     for first, end in chunk_spans(_places(layer, block)[-1] + 1, tiling.chunk_channels)
-                     for row, row_end in chunk_spans(layer.weights.shape[2], tiling.chunk_rows)], np.int64)
+    """``[phase, first and end block, first and end kernel row, whether it has the stop rule, whether sums are predicted
+    behind it]`` of each round in order."""
+    chunks = [(first // block, ceil_div(end, block), row, row_end)
+              for first, end in chunk_spans(_places(layer, block)[-1] + 1, tiling.chunk_channels)
+              for row, row_end in chunk_spans(layer.weights.shape[2], tiling.chunk_rows)]
+    rounds = np.array([(phase, *chunk, 0 < stop_phase <= phase, 0)
+                       for phase in range(tiling.phases) for chunk in chunks], np.int64)
+    rounds[len(chunks) - 1, -1] = layer.prediction is not None
+    return rounds
 
 
 def _bits(present):
@@ -148,15 +144,14 @@ def _bits(present):
 
 
 @njit(**OPTIONS)
-def walk_task(x_maps, x_values, w_maps, w_values, x_at, x_pitch, map_at, value_at, blocks, kernel_columns, block,
-              block_end, row, row_end, stop, total, counts):
+def walk_task(x_maps, x_values, w_maps, w_values, x_at, x_pitch, w_at, blocks, kernel_columns, block, block_end, row,
+              row_end, stop, total, counts):
     """A task: the words of blocks ``block .. block_end - 1`` and kernel rows ``row .. row_end - 1``.
 
-    The arrays are those of :class:`Operands`, flat. ``x_at``, ``map_at``, ``value_at``: places of tap (0, 0) and block
-    0 of the window in ``x_maps``, of phase and lane in ``w_maps``, of the lane in ``w_values``, in words; ``x_pitch``:
-    words from one row of the input to the next. ``counts`` gets the number of elements (activation and weight are not
-    0) of each word. Returns the products added, the words up to that of the last one (all, if it was not stopped), the
-    sum, and whether it was stopped.
+    The arrays are those of :class:`Operands`, flat. ``x_at``, ``w_at``: places of tap (0, 0) and block 0 of the window
+    in ``x_maps``, of phase and lane in ``w_maps``; ``x_pitch``: words from one row of the input to the next. ``counts``
+    gets the number of elements (activation and weight are not 0) of each word. Returns the products added, the words up
+    to that of the last one (all, if it was not stopped), the sum, and whether it was stopped.
     """
     products, words, number, stopped = 0, 0, 0, False
     for tap_row in range(row, row_end):
@@ -164,13 +159,13 @@ def walk_task(x_maps, x_values, w_maps, w_values, x_at, x_pitch, map_at, value_a
             x_word = x_at + tap_row * x_pitch + column * blocks
             w_word = (tap_row * kernel_columns + column) * blocks
             for now in range(block, block_end):
-                bits = x_maps[x_word + now] & w_maps[map_at + w_word + now]
+                bits = x_maps[x_word + now] & w_maps[w_at + w_word + now]
                 counts[number] = count_ones(bits)
                 number += 1
                 if stopped:
                     continue
                 words = number
-                x_value, w_value = (x_word + now) * BLOCK, (value_at + w_word + now) * BLOCK
+                x_value, w_value = (x_word + now) * BLOCK, (w_at + w_word + now) * BLOCK
                 while bits:
                     channel = first_one(bits)
                     bits &= bits - np.uint64(1)
@@ -183,8 +178,8 @@ def walk_task(x_maps, x_values, w_maps, w_values, x_at, x_pitch, map_at, value_a
 
 
 @njit(parallel=True, cache=True)
-def _walk_rows(x_maps, x_values, w_maps, w_values, rounds, bias, stride, first, shape, products, words, sums, stopped,
-               skipping):
+def _walk_rows(x_maps, x_values, w_maps, w_values, rounds, bias, thresholds, stride, first, shape, products, words,
+               sums, stopped, skipping):
     """All tasks of the windows of the rows from ``first`` on. ``shape``: columns of the padded input, kernel rows and
     columns, blocks, phases."""
     width, kernel_rows, kernel_columns, blocks, phases = shape
@@ -194,28 +189,33 @@ def _walk_rows(x_maps, x_values, w_maps, w_values, rounds, bias, stride, first, 
         x_at = ((first + y) * stride * width + x * stride) * blocks
         counts = np.empty(lane_words, np.int64)
         for lane in range(lanes):
-            total, final, value_at = bias[lane], False, lane * lane_words
+            total, final, lane_at = bias[lane], False, lane * lane_words
             for number in range(len(rounds)):
-                phase, block, block_end, row, row_end, stop = rounds[number]
+                phase, block, block_end, row, row_end, stop, predict = rounds[number]
                 final |= stop and total < 0
                 if final:
                     break
                 products[number, y, x, lane], words[number, y, x, lane], total, final = walk_task(
-                    x_maps, x_values, w_maps, w_values, x_at, width * blocks, phase * lanes * lane_words + value_at,
-                    value_at, blocks, kernel_columns, block, block_end, row, row_end, stop, total, counts)
+                    x_maps, x_values, w_maps, w_values, x_at, width * blocks, phase * lanes * lane_words + lane_at,
+                    blocks, kernel_columns, block, block_end, row, row_end, stop, total, counts)
+                if predict and total < thresholds[lane]:
+                    total, final = min(total, -1), True
             sums[y, x, lane], stopped[y, x, lane] = total, final
-            for phase in range(phases):
-                map_at = (phase * lanes + lane) * lane_words
-                for row in range(kernel_rows):
-                    for word in range(kernel_columns * blocks):
-                        skipping[y, x, lane] += count_ones(x_maps[x_at + row * width * blocks + word]
-                                                           & w_maps[map_at + row * kernel_columns * blocks + word])
+            for row in range(kernel_rows):
+                for word in range(kernel_columns * blocks):
+                    w_at, present = lane_at + row * kernel_columns * blocks + word, np.uint64(0)
+                    for phase in range(phases):
+                        present |= w_maps[phase * lanes * lane_words + w_at]
+                    skipping[y, x, lane] += count_ones(x_maps[x_at + row * width * blocks + word] & present)
 
 
-def walk_tasks(layer: QuantisedLayer, x: np.ndarray, tiling: Tiling, phases: np.ndarray, stop_phase: int, *,
+def walk_tasks(layer: QuantisedLayer, x: np.ndarray, tiling: Tiling, weights: np.ndarray, stop_phase: int, *,
                block: int) -> Iterator[Tasks]:
     """The tasks of all windows, some rows at a time from the top; arguments as of :func:`count_tasks`."""
-    operands, rounds = pack_operands(layer, x, phases, tiling.phases, block), _rounds(layer, tiling, stop_phase, block)
+    if len(weights) != tiling.phases:
+        raise ValueError(f"layer {layer.name} has weights of {len(weights)} phases, its tiling {tiling.phases}")
+    operands, rounds = pack_operands(layer, x, weights, block), _rounds(layer, tiling, stop_phase, block)
+    thresholds = np.zeros(len(layer.bias)) if layer.prediction is None else layer.prediction.thresholds
     lanes, rows, columns = layer.full_shape
     step = max(1, MEMORY // (columns * lanes * (4 * len(rounds) + 13)))
     flat = [array.reshape(-1) for array in vars(operands).values()]
@@ -223,12 +223,12 @@ def walk_tasks(layer: QuantisedLayer, x: np.ndarray, tiling: Tiling, phases: np.
         size = (min(step, rows - row), columns, lanes)
         tasks = Tasks(row, *(np.zeros((len(rounds), *size), np.uint16) for _ in range(2)), np.zeros(size, np.int64),
                       np.zeros(size, bool), np.zeros(size, np.int32))
-        _walk_rows(*flat, rounds, layer.bias.astype(np.int64), layer.stride, row, operands.shape,
-                   *list(vars(tasks).values())[1:])
+        _walk_rows(*flat, rounds, layer.bias.astype(np.int64), thresholds.astype(np.int64), layer.stride, row,
+                   operands.shape, *list(vars(tasks).values())[1:])
         yield tasks
 
 
-def count_tasks(layer: QuantisedLayer, x: np.ndarray, tiling: Tiling, phases: np.ndarray, stop_phase: int, *,
+def count_tasks(layer: QuantisedLayer, x: np.ndarray, tiling: Tiling, weights: np.ndarray, stop_phase: int, *,
                 block: int) -> TaskCounts:
     """The work of ``layer`` on the intersect array, by the rules and in the order of the hardware.
 
@@ -240,8 +240,8 @@ def count_tasks(layer: QuantisedLayer, x: np.ndarray, tiling: Tiling, phases: np
         Its input.
     tiling : Tiling
         Its chunks and number of phases count; each input of the layer begins with a block of channels.
-    phases : int array [O, C, kh, kw]
-        Phase of each weight, -1 where it is 0.
+    weights : int8 array [phases, O, C, kh, kw]
+        Those of each phase, 0 where a weight has no part in it.
     stop_phase : int
         From this phase on a sum below 0 is final; 0: none is.
     block : int
@@ -250,10 +250,10 @@ def count_tasks(layer: QuantisedLayer, x: np.ndarray, tiling: Tiling, phases: np
     Raises
     ------
     ValueError
-        The phases are not those of the weights, or beyond those of the tiling.
+        The weights of the phases do not add up to those of the layer, or are not as many as the tiling has phases.
     """
     totals = [0] * 6
-    for tasks in walk_tasks(layer, x, tiling, phases, stop_phase, block=block):
+    for tasks in walk_tasks(layer, x, tiling, weights, stop_phase, block=block):
         rounds, windows = (1, 2), (0, 1)
         parts = (tasks.products.sum(rounds, np.int64), tasks.words.sum(rounds, np.int64),
                  np.count_nonzero(tasks.words, rounds), tasks.stopped.sum(windows),

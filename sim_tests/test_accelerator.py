@@ -10,7 +10,7 @@ import pytest
 from boards.sim.run import RunError, load, mask, run_program, start
 from boards.sim.simulator import Simulator
 from compiler.emit import compile_network
-from compiler.phases import split, stops_exactly
+from compiler.phases import phase_weights, stop_phase
 from golden.cycles import estimate_result, tiled_nonzero_macs
 from golden.network import QuantisedNetwork, run_network
 from golden.postprocess import value_limits
@@ -42,10 +42,8 @@ def config(request):
 def tiled_products(layer, x, choice, config):
     """Products of the intersect array, with the windows that tiles share counted for each tile."""
     tiling, geometry = choice.tiling, choice.geometry
-    stop_phase = int(tiling.phases > 1 and stops_exactly(layer))
-    phases = split(layer.weights, tiling.phases - 1)
     windows = np.concatenate([tasks.products.sum((0, 3), np.int64) for tasks in walk_tasks(
-        layer, x, tiling, phases, stop_phase, block=config.block)])
+        layer, x, tiling, phase_weights(layer, tiling.phases), stop_phase(layer, tiling.phases), block=config.block)])
     return sum(int(windows[top:bottom, left:right].sum())
                for top, bottom in tile_spans(geometry.out_height, tiling.tile_rows, geometry.tile_overlap)
                for left, right in tile_spans(geometry.out_width, tiling.tile_columns, geometry.tile_overlap))

@@ -24,46 +24,49 @@ def run_batch(network: QuantisedNetwork, inputs: np.ndarray) -> dict[str, np.nda
     maps[network.input_name][...] = torch.from_numpy(np.asarray(inputs, np.float32))
     for layer in network.layers:
         x = torch.cat([maps[part.map][:, part.first:part.first + part.channels] for part in layer.inputs], 1)
-        full = _requantise(_sums(layer, x), layer)
+        full = _requantise(_sums(layer, x, layer.weights), layer)
+        if layer.prediction is not None:
+            full[_sums(layer, x, layer.prediction.weights) + _per_channel(layer.bias)
+                 < _per_channel(layer.prediction.thresholds)] = 0
         last = _max_pool(full, layer.pool) if layer.pool else full
         for target, values in zip(layer.targets, (full, last)[-len(layer.targets):], strict=True):
             maps[target.map][:, target.first:target.first + values.shape[1]] = values
     return {name: maps[name].numpy().astype(np.int64) for name in network.outputs}
 
 
-def _sums(layer: QuantisedLayer, x: torch.Tensor) -> torch.Tensor:
-    """Exact sums of a layer, in float64."""
+def _sums(layer: QuantisedLayer, x: torch.Tensor, weights: np.ndarray) -> torch.Tensor:
+    """Exact sums of a layer over ``weights``, in float64."""
     largest = max(map(abs, value_limits(layer.value_width, layer.signed_in)))
-    bound = largest * int(np.abs(layer.weights).sum(axis=(1, 2, 3)).max())
+    bound = largest * int(np.abs(weights).sum(axis=(1, 2, 3)).max())
     if bound >= EXACT64:
         raise ValueError(f"the sums of layer {layer.name} may exceed 2**53")
     parts = min(layer.in_shape[0], -(-bound // EXACT32))
     chunks = np.array_split(np.arange(layer.in_shape[0]), parts)
-    single = all(largest * int(np.abs(layer.weights[:, chunk]).sum(axis=(1, 2, 3)).max()) < EXACT32
+    single = all(largest * int(np.abs(weights[:, chunk]).sum(axis=(1, 2, 3)).max()) < EXACT32
                  for chunk in chunks) and parts <= 4
     rows, columns = layer.full_shape[1:]
     (top, left), (height, width) = layer.pad[:2], layer.in_shape[1:]
-    kernel_rows, kernel_columns = layer.weights.shape[2:]
+    kernel_rows, kernel_columns = weights.shape[2:]
     bottom = (rows - 1) * layer.stride + kernel_rows - top - height
     right = (columns - 1) * layer.stride + kernel_columns - left - width
     padded = functional.pad(x, (left, right, top, bottom))
     if not single:
-        return functional.conv2d(padded.double(), torch.from_numpy(layer.weights.astype(np.float64)),
-                                 stride=layer.stride)
-    weights = torch.from_numpy(layer.weights.astype(np.float32))
-    return sum(functional.conv2d(padded[:, chunk[0]:chunk[-1] + 1], weights[:, chunk[0]:chunk[-1] + 1],
+        return functional.conv2d(padded.double(), torch.from_numpy(weights.astype(np.float64)), stride=layer.stride)
+    kernels = torch.from_numpy(weights.astype(np.float32))
+    return sum(functional.conv2d(padded[:, chunk[0]:chunk[-1] + 1], kernels[:, chunk[0]:chunk[-1] + 1],
                                  stride=layer.stride).double() for chunk in chunks)
+
+
+def _per_channel(values):
+    return torch.from_numpy(np.asarray(values, np.float64))[:, None, None]
 
 
 def _requantise(sums, layer):
     """As ``golden.postprocess.requantise``, [N, O, H, W] in float32."""
-    def per_channel(values):
-        return torch.from_numpy(np.asarray(values, np.float64))[:, None, None]
-
-    total = sums + per_channel(layer.bias)
+    total = sums + _per_channel(layer.bias)
     if float(total.abs().max()) < min(SCALABLE, 1 << SUM_WIDTHS[layer.value_width] - 1):
         # Both products are exact, and torch.round rounds half to even.
-        scaled = total.mul_(per_channel(layer.scale)).mul_(per_channel(2.0 ** -layer.shift.astype(np.float64)))
+        scaled = total.mul_(_per_channel(layer.scale)).mul_(_per_channel(2.0 ** -layer.shift.astype(np.float64)))
         return scaled.round_().clamp_(layer.low, layer.high).float()
     return torch.stack([torch.from_numpy(requantise(
         one.numpy().astype(np.int64), layer.bias, layer.scale, layer.shift, low=layer.low, high=layer.high,

@@ -13,7 +13,7 @@ from compiler.graph import Network
 from compiler.lower import lower
 from compiler.networks import hed
 from compiler.onnx import run_host
-from compiler.phases import split
+from compiler.phases import phase_weights
 from compiler.pipeline import DENSITY_INPUTS, OnnxNetwork, map_densities, read_onnx
 from compiler.progress import Stages
 from compiler.quantise import quantise
@@ -178,6 +178,6 @@ def measure_run(program: Program, x: np.ndarray, stages: Stages) -> dict:
 def measure_model(program: Program, x: np.ndarray) -> dict:
     """What the cycle model says of the same run."""
     maps, results = run_network(program.network, program.network.quantise_input(x))
-    run = model_network(program.network, maps, results, program.segments[0][1], program.config, split=split,
+    run = model_network(program.network, maps, results, program.segments[0][1], program.config, split=phase_weights,
                         descriptor_address=program.descriptor_address, log_address=program.log_address)
     return {"cycles": int(run.cycles)}

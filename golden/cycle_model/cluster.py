@@ -15,6 +15,8 @@ SUMS_DEPTH, FINISHED_DEPTH = 8, 2
 TABLE_CYCLES = 4
 #: Cycles of the unpacker for a job besides those of its words, and its ``LATENCY``.
 UNPACK_CYCLES, UNPACK_LATENCY = 3, 3
+#: No sum is below it.
+LEAST = -1 << 62
 #: What a cluster waits for, or that it is idle.
 WAITS_OUTPUT, WAITS_TILE, WAITS_WEIGHTS, IDLE = (1 << n for n in range(4))
 
@@ -94,7 +96,7 @@ def step_activity(run, group, clusters):
 @njit(**OPTIONS)
 def step_cluster(now, at, run, layer, cluster, group, elements, control, jobs, tiles, weights, operands, memory):
     """A cycle of cluster ``at``. ``elements``: its PEs. ``memory``: its partial sums, which of them are marked as below
-    0, the slots of the window that are left, and the words of its PEs' tasks."""
+    0 (1) and predicted (2), the slots of the window that are left, and the words of its PEs' tasks."""
     sums, marks, slots, words = memory
     job, held, dealing = jobs[cluster.job % JOBS], cluster.held, cluster.state == DEAL
     parity, oldest, free, window = cluster.parity, cluster.oldest, cluster.free, cluster.window
@@ -115,7 +117,7 @@ def step_cluster(now, at, run, layer, cluster, group, elements, control, jobs, t
     # The task that waits for a PE, and the next one.
     begun, gone = -1, False
     if held:
-        gone = job.stop and cluster.value < 0
+        gone = cluster.dead or job.stop and cluster.value < 0
         if not gone:
             for n in range(run.pes):
                 if takes_task(elements[n]):
@@ -132,7 +134,7 @@ def step_cluster(now, at, run, layer, cluster, group, elements, control, jobs, t
         load = True
         cluster.slot = cluster.slots = 0
         for slot in range((job.lanes + run.clusters - 1 - at % run.clusters) // run.clusters):
-            if not (job.stop and marks[cluster.index * run.cluster_lanes + slot]):
+            if not (job.stop and marks[cluster.index * run.cluster_lanes + slot] & 1):
                 slots[cluster.slots] = slot
                 cluster.slots += 1
         ready = cluster.slots == 0
@@ -144,7 +146,9 @@ def step_cluster(now, at, run, layer, cluster, group, elements, control, jobs, t
         cluster.address, cluster.held_slot, cluster.held_row, cluster.held_column = (address, slot, cluster.window_row,
                                                                                     cluster.window_column)
         lane = job.out_block * run.block + slot * run.clusters + at % run.clusters
-        cluster.value = operands[4][layer.bias_at + lane] if job.first_chunk else sums[address]
+        cluster.value, cluster.dead = operands[4][layer.bias_at + lane], 0
+        if not job.first_chunk:
+            cluster.value, cluster.dead = sums[address], marks[address] & 2
         group.sum_reads += not job.first_chunk
         cluster.slot += 1
         cluster.loaded = not ready
@@ -162,7 +166,10 @@ def step_cluster(now, at, run, layer, cluster, group, elements, control, jobs, t
         which = element.result_parity
         place = element.places[which]
         sums[place] = element.outcomes[which]
-        marks[place] = sums[place] < 0
+        predicted = element.outcomes[which] < element.thresholds[which]
+        if predicted and sums[place] >= 0:
+            sums[place] = -1
+        marks[place] = (sums[place] < 0) + 2 * predicted
         group.sum_writes += 1
         element.busy[which] = 0
         element.popped, element.wake = 1, 0
@@ -224,7 +231,7 @@ def _in_flight(run, elements, address):
 @njit(**OPTIONS)
 def _begin(run, layer, job, cluster, element, words, at, operands):
     """Give the task that waits to a PE."""
-    x_maps, x_values, w_maps, w_values, _ = operands
+    x_maps, x_values, w_maps, w_values, _, thresholds = operands
     lane = job.out_block * run.block + cluster.held_slot * run.clusters + at % run.clusters
     row, column = job.y + cluster.held_row, job.x + cluster.held_column
     x_pitch = layer.x_columns * layer.in_blocks
@@ -232,9 +239,9 @@ def _begin(run, layer, job, cluster, element, words, at, operands):
     products, number, total, stopped = walk_task(
         x_maps, x_values, w_maps, w_values,
         layer.x_at + row * layer.stride * x_pitch + column * layer.stride * layer.in_blocks, x_pitch,
-        layer.maps_at + (job.phase * layer.out_channels + lane) * lane_words, layer.values_at + lane * lane_words,
-        layer.in_blocks, layer.kernel_columns, job.block, job.block + job.blocks, job.kernel_row,
-        job.kernel_row + job.kernel_rows, job.stop, cluster.value, words)
+        layer.maps_at + (job.phase * layer.out_channels + lane) * lane_words, layer.in_blocks, layer.kernel_columns,
+        job.block, job.block + job.blocks, job.kernel_row, job.kernel_row + job.kernel_rows, job.stop, cluster.value,
+        words)
     words[job.kernel_rows * layer.kernel_columns * job.blocks - 1] |= LAST
     if stopped:
         for n in range(number - 1):
@@ -243,6 +250,7 @@ def _begin(run, layer, job, cluster, element, words, at, operands):
     which = 0 if element.parity else 1
     element.outcomes[which], element.places[which], element.busy[which] = total, cluster.address, 1
     element.jobs[which] = cluster.parity
+    element.thresholds[which] = thresholds[layer.bias_at + lane] if job.predict else LEAST
     element.accepted, element.wake = 1, 0
 
 

@@ -158,6 +158,7 @@ def _make_job(run, control, layer, job):
     job.first_chunk = control.channel == 0 and control.row == 0 and control.phase == 0
     control.last_rows = layer.kernel_rows - control.row <= layer.chunk_rows
     control.last_channels = layer.in_channels - control.channel <= layer.chunk_channels
+    job.predict = layer.predict and control.last_rows and control.last_channels and control.phase == 0
     job.last_chunk = control.last_rows and control.last_channels and control.phase + 1 == layer.phases
     single = (layer.chunk_channels >= layer.in_channels and layer.chunk_rows >= layer.kernel_rows
               and layer.phases == 1)

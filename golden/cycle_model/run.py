@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from golden.formats import plan_map
-from golden.layer import LayerResult
+from golden.layer import LayerResult, QuantisedLayer
 from golden.network import QuantisedNetwork, gather
 from golden.tasks import Operands, pack_operands
 from golden.tiling import Geometry, Tiling, ceil_div, chunk_spans, pooled_length
@@ -56,15 +56,15 @@ class LayerWork:
         Non-zero values of each sparsity map word of the input.
     full, pooled : uint16 array [blocks, height, segments] or None
         Non-zero values of each slot that the layer writes, before pooling and after; None where it does not write.
-    operands, bias : Operands and int array [O], or None
-        Input, weights and biases: what the time of the intersect array depends on.
+    operands, starts : Operands and int array [2, O], or None
+        Input and weights, biases and thresholds of predictions: what the time of the intersect array depends on.
     """
     fields: Mapping[str, int]
     words: np.ndarray
     full: np.ndarray | None
     pooled: np.ndarray | None
     operands: Operands | None = None
-    bias: np.ndarray | None = None
+    starts: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -144,7 +144,7 @@ def layer_work(fields: Mapping[str, int], inputs: Sequence[np.ndarray], full: np
 
 def model_network(network: QuantisedNetwork, maps: Mapping[str, np.ndarray], results: Mapping[str, LayerResult],
                   descriptors: bytes, config: AcceleratorConfig, *,
-                  split: Callable[[np.ndarray, int], np.ndarray] | None = None, memory: MemoryTiming | None = None,
+                  split: Callable[[QuantisedLayer, int], np.ndarray] | None = None, memory: MemoryTiming | None = None,
                   descriptor_address: int = 0, log_address: int = 0) -> ModelledRun:
     """The counters of every layer of a network that runs on one input.
 
@@ -156,8 +156,8 @@ def model_network(network: QuantisedNetwork, maps: Mapping[str, np.ndarray], res
         The packed descriptors of the layers, in their order: tilings and addresses (``Program.segments[0][1]``).
     config : AcceleratorConfig
     split : callable
-        Intersect array: ``split(weights, phases - 1)`` gives the phase of each weight of a layer with ``phases``
-        phases, -1 where it is 0: ``compiler.phases.split`` for what the compiler made.
+        Intersect array: ``split(layer, phases)`` gives the weights of each phase, ``[phases, O, C, kh, kw]``:
+        ``compiler.phases.phase_weights`` for what the compiler made.
     memory : MemoryTiming, optional
     descriptor_address, log_address : int
         As in the registers of these names: bursts are cut at their addresses; no log is written at 0.
@@ -178,9 +178,10 @@ def model_network(network: QuantisedNetwork, maps: Mapping[str, np.ndarray], res
         try:
             work = layer_work(fields, inputs, result.full if fields["write_full"] else None, result.pooled, config)
             if config.intersect and split:
-                operands = pack_operands(layer, gather(maps, layer.inputs), split(layer.weights, fields["phases"] - 1),
-                                         fields["phases"], config.block)
-                work = replace(work, operands=operands, bias=layer.bias)
+                operands = pack_operands(layer, gather(maps, layer.inputs), split(layer, fields["phases"]),
+                                         config.block)
+                thresholds = np.zeros_like(layer.bias) if layer.prediction is None else layer.prediction.thresholds
+                work = replace(work, operands=operands, starts=np.stack([layer.bias, thresholds]))
             layers.append(work)
         except ValueError as error:
             raise ValueError(f"layer {layer.name}: {error}") from None
@@ -191,11 +192,9 @@ def model_run(layers: Sequence[LayerWork], config: AcceleratorConfig, *, memory:
               descriptor_address: int = 0, log_address: int = 0) -> ModelledRun:
     """The same for layers whose work is known: random sparsity maps, for one.
 
-    ``ValueError`` if the run does not end, if a layer for the intersect array has no operands, or if it has what is not
-    modelled: predictions. Descriptors that the hardware refuses are not looked for: ``golden.tiling.check_tiling``.
+    ``ValueError`` if the run does not end, or if a layer for the intersect array has no operands. Descriptors that the
+    hardware refuses are not looked for: ``golden.tiling.check_tiling``.
     """
-    if any(layer.fields["predict"] for layer in layers):
-        raise ValueError("the cycle model does not know predictions (descriptor field predict)")
     if config.intersect and any(layer.operands is None for layer in layers):
         raise ValueError(f"configuration {config.name} has the intersect array, whose time depends on values: the "
                          f"cycle model needs operands of its layers, or split")
@@ -242,7 +241,7 @@ def model_run(layers: Sequence[LayerWork], config: AcceleratorConfig, *, memory:
 def _place_operands(layers, records, config):
     """The operands of all layers, one behind the other, and the beats of the rounds of their kernel blocks; ``records``
     say where those of each layer begin."""
-    places = {"x_at": [], "x_values": [], "maps_at": [], "values_at": [], "bias_at": [], "beats_at": []}
+    places = {name: [] for name in ("x_at", "x_values", "maps_at", "w_values", "bias_at", "thresholds", "beats_at")}
     starts = dict.fromkeys(places, 0)
     for record, layer in zip(records, layers, strict=True):
         operands = layer.operands
@@ -250,10 +249,11 @@ def _place_operands(layers, records, config):
         for name, array, size in (("x_at", operands.x_maps, operands.x_maps.size),
                                   ("x_values", operands.x_values, 0),
                                   ("maps_at", operands.w_maps, operands.w_maps.size),
-                                  ("values_at", operands.w_values, operands.w_maps[0].size),
-                                  ("bias_at", layer.bias.astype(np.int64), len(layer.bias)),
+                                  ("w_values", operands.w_values, 0),
+                                  ("bias_at", layer.starts[0].astype(np.int64), layer.starts.shape[1]),
+                                  ("thresholds", layer.starts[1].astype(np.int64), 0),
                                   ("beats_at", _round_beats(operands, layer.fields, config),
-                                   ceil_div(len(layer.bias), config.lanes))):
+                                   ceil_div(layer.starts.shape[1], config.lanes))):
             if size:
                 record[name] = starts[name]
             places[name].append(array.reshape(-1))
@@ -265,7 +265,7 @@ def _place_operands(layers, records, config):
 def _round_beats(operands, fields, config):
     """Beats of all rounds of each kernel block: start, maps and values of each lane (golden/README.md)."""
     counts = np.bitwise_count(operands.w_maps)
-    beats = np.zeros(len(operands.w_values), np.int64)
+    beats = np.zeros(operands.w_maps.shape[1], np.int64)
     for first, end in chunk_spans(fields["in_channels"], fields["chunk_channels"]):
         for row, row_end in chunk_spans(fields["kernel_rows"], fields["chunk_rows"]):
             chunk = counts[:, :, row:row_end, :, first // config.block:ceil_div(end, config.block)]

@@ -50,12 +50,12 @@ RUN = record("groups", "lanes", "block", "drain", "max_burst", "values_per_beat"
 #: A layer: its descriptor, and where its counts begin in the arrays of all layers.
 LAYER = record(*(field.name for field in FIELDS), "words_at", "slots_at", "full_at", "pool_at", "in_segments",
                "full_segments", "full_rows", "pool_segments", "pool_rows", "dense_beats", "x_at", "x_columns",
-               "in_blocks", "maps_at", "values_at", "bias_at", "beats_at")
+               "in_blocks", "maps_at", "bias_at", "beats_at")
 #: A tile and chunk: load job, group job and collect job in one. Input coordinates are those of the map.
 JOB = record("rows", "columns", "y", "x", "row_first", "column_first", "in_rows", "segment", "segments", "row",
              "blocks", "block", "out_block", "kernel_rows", "kernel_columns", "first_chunk", "last_chunk",
              "pass_first", "weights_first", "weights_last", "scales_first", "scales_last", "lanes", "words",
-             "phase", "kernel_row", "stop")
+             "phase", "kernel_row", "stop", "predict")
 #: A client of the bus: the rest of its request, and the burst that waits to be issued.
 PORT = record("active", "place", "left", "burst", "burst_beats", "ready")
 #: One side of the bus: scheduler, bursts on their way to the memory, the memory, a register of beats.
@@ -95,12 +95,13 @@ ENCODER = record("word", "position", "occupied", "ends_in", "ends_out", "busy", 
 CLUSTER = record("wake", "idle", "waits", "jobs_in", "jobs_out", "job", "state", "until", "unfinished", "parity",
                  "oldest", "window", "window_row", "window_column", "walking", "row", "column", "turn", "index",
                  "pass_index", "windows", "free", "loaded", "slot", "slots", "held", "held_slot", "held_row",
-                 "held_column", "address", "value", "finished_in", "finished_out", "done", "drained", "arrives", "sums",
-                 "joined", dealt=2, weights_last=2, last_chunk=2, windows_of=2, slots_of=2, left=2, finished=(2, 2))
+                 "held_column", "address", "value", "dead", "finished_in", "finished_out", "done", "drained", "arrives",
+                 "sums", "joined", dealt=2, weights_last=2, last_chunk=2, windows_of=2, slots_of=2, left=2,
+                 finished=(2, 2))
 ELEMENT = record("wake", "since", "accepted", "popped", "inside", "fetching", "unstarted", "number", "parity", "first",
                  "second", "queue_in", "queue_out", "newest", "newest_at", "valid", "now_parity", "bits", "last",
                  "dead_at", "one", "read", "ready", "added", "result", "result_parity", "working", queue=16, busy=2,
-                 places=2, jobs=2, outcomes=2)
+                 places=2, jobs=2, outcomes=2, thresholds=2)
 JOINER = record("step", "free", "ends_in", "ends_out", "working", "busy", "lane_cycles", "stall_output", "stall_tile",
                 "stall_weights", "stall_find", "map_reads", "sum_reads", "sum_writes", ends=ENDS)
 ROUNDS = record("planner", "new_layer", "state", "layer", "left", "kernel", "place", "passes", "beats", "header",

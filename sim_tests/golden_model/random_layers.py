@@ -3,7 +3,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from golden.layer import QuantisedLayer, Slice, Target
+from golden.layer import NEVER, Prediction, QuantisedLayer, Slice, Target
 from golden.network import QuantisedNetwork
 from golden.postprocess import value_limits
 
@@ -39,6 +39,21 @@ def random_layer(rng, name, source, in_shape, *, width, kernel, out_channels, st
     full = Target(f"{name}.full") if keep_full and pool else None
     return QuantisedLayer(name, inputs, in_shape, weights, bias, scale, shift, low, high, output or Target(name),
                           stride, pad, signed_in, pool, pool_ceil, full, width)
+
+
+def with_prediction(rng, layer):
+    """``layer`` with a random prediction: some of its weights, or their high bits; no, some or all outputs of a channel
+    are predicted to be 0."""
+    weights, lanes = layer.weights, len(layer.weights)
+    if rng.random() < 0.5:
+        first = weights * (rng.random(weights.shape) < rng.choice([0, 0.1, 0.5, 1]))
+    else:
+        bits = rng.integers(1, 7)
+        first = np.sign(weights) * (np.abs(weights) >> bits << bits)
+    spread = np.abs(weights).max(initial=1) ** 2 * np.sqrt(np.count_nonzero(first) / lanes + 1)
+    thresholds = np.rint(layer.bias + spread * rng.normal(0, 1, lanes)).astype(np.int64)
+    extreme = rng.choice([NEVER, -1 - NEVER], lanes, p=[0.7, 0.3])
+    return replace(layer, prediction=Prediction(first, np.where(rng.random(lanes) < 0.3, extreme, thresholds)))
 
 
 def with_scales(network, scales):

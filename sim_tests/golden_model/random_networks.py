@@ -1,11 +1,13 @@
 """Random integer networks whose layers read slices and blocks of several maps, and write maps side by side."""
+from dataclasses import replace
+
 from compiler.emit import compile_network
 from golden.layer import Slice, Target
 from golden.network import QuantisedNetwork
 from golden.postprocess import value_limits
 from golden.tiling import ceil_div
 
-from .random_layers import random_layer
+from .random_layers import random_layer, with_prediction
 
 
 def blocks_of(network, name, block):
@@ -47,7 +49,8 @@ def random_target(rng, network, name, size, block):
 
 
 def random_network(rng, config, *, depth=3):
-    """``depth`` random layers that fit ``config``; the first one reads the whole input."""
+    """``depth`` random layers that fit ``config``, some with a prediction if it has the intersect array; the first one
+    reads the whole input."""
     width, block = config.value_width, config.block
     shape = (int(rng.integers(1, rng.choice([4, 40]))), int(rng.integers(1, 24)), int(rng.integers(1, 24)))
     signs = {"input": bool(rng.integers(2))}
@@ -86,4 +89,7 @@ def random_network(rng, config, *, depth=3):
             continue    # this one does not fit the buffers: draw again
         network = longer
         signs |= {target.map: signed for target in layer.targets}
+    if config.intersect:
+        network = replace(network, layers=tuple(
+            with_prediction(rng, layer) if layer.low == 0 and rng.random() < .4 else layer for layer in network.layers))
     return network

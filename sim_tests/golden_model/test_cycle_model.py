@@ -12,7 +12,7 @@ from boards.sim.jobs import DigitsJob
 from boards.sim.run import run_program
 from boards.sim.simulator import Simulator
 from compiler.emit import compile_network
-from compiler.phases import split
+from compiler.phases import phase_weights
 from compiler.pipeline import compile_float
 from compiler.tile import choose_tiling
 from golden.cycle_model import (
@@ -50,7 +50,7 @@ LATENCIES = (1, 30, 200)
 def model(program, x, memory=None):
     """The model's counters of ``program`` on ``x``."""
     return model_network(program.network, *run_network(program.network, x), program.segments[0][1], program.config,
-                         split=split, memory=memory, descriptor_address=program.descriptor_address,
+                         split=phase_weights, memory=memory, descriptor_address=program.descriptor_address,
                          log_address=program.log_address)
 
 
@@ -174,17 +174,16 @@ def test_accesses_of_the_intersect_array_are_those_of_its_tasks():
     program = compile_network(single(layer), config, tilings={"layer": tiling})
     counted = model(program, x).accesses[0]
     maps, _ = run_network(program.network, x)
-    tasks = count_tasks(layer, gather(maps, layer.inputs), tiling, split(layer.weights, 3), 1, block=16)
+    phases = phase_weights(layer, 4)
+    tasks = count_tasks(layer, gather(maps, layer.inputs), tiling, phases, 1, block=16)
     assert counted["multiplications"] == counted["weight_reads"] == counted["value_reads"] == tasks.products.sum()
     # Words are fetched ahead of a stop.
     assert 2 * tasks.words.sum() < counted["map_reads"] <= 2 * 18 * tasks.tasks.sum()
     assert counted["sum_writes"] == tasks.tasks.sum()
     # Every sum leaves; sums below 0 that carry no mark are read before each phase, too.
     assert 90 * 16 + tasks.tasks[1:].sum() <= counted["sum_reads"] <= 4 * 90 * 16
-    phases = split(layer.weights, 3)
-    blocks = [phases[:, :16], phases[:, 16:]]
-    groups = sum(int((part[:, first:first + 8] == phase).any(axis=1).sum()) for phase in range(4) for part in blocks
-                 for first in range(0, part.shape[1], 8))
+    groups = sum(int(phases[:, :, first:min(first + 8, end)].any(axis=2).sum()) for begin, end in ((0, 16), (16, 20))
+                 for first in range(begin, end, 8))
     assert counted["weight_writes"] == 2 * 2 * (4 * 16 * 18 + groups)
     assert counted["map_writes"] == 4 * 9 * 3 * 2 * 4 * (1 + 8)
 
@@ -240,13 +239,10 @@ def test_bad_arguments_are_refused():
         model_network(program.network, *run_network(program.network, x), bytes(2 * DESCRIPTOR_BYTES), TINY)
 
 
-def test_layers_of_the_intersect_array_without_values_and_predictions_are_refused():
+def test_layers_of_the_intersect_array_without_values_are_refused():
     program, x, _ = random_program(PES, 3, depth=1)
     with pytest.raises(ValueError, match="configuration tiny_snapea has the intersect array, whose time depends on"):
         model_network(program.network, *run_network(program.network, x), program.segments[0][1], PES)
-    work, *_ = random_work(GEOMETRY, TINY)
-    with pytest.raises(ValueError, match="does not know predictions"):
-        model_run([replace(work, fields=work.fields | {"predict": 1})], PES)
     with pytest.raises(ValueError, match="knows at most 62 clusters, and configuration many has 64"):
         model_run([], replace(PES, name="many", groups=16, clusters=4))
 

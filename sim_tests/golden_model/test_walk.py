@@ -17,7 +17,7 @@ from hw.config import AcceleratorConfig
 from hw.configs import CONFIGS
 from hw.descriptor import DESCRIPTOR_BYTES, FIELD_BY_NAME, unpack
 
-from .random_layers import DENSITIES, random_layer, random_map, single
+from .random_layers import DENSITIES, random_layer, random_map, single, with_prediction
 from .random_networks import random_network
 from .walk import IntersectWalk, Walk
 
@@ -50,8 +50,9 @@ def run_and_compare(network, config, x, note, **options):
         assert not len(wrong), f"{note}: map {name} at {wrong[0]}: {program.explain()}"
     work = sum(macs(choice, layer, gather(expected, layer.inputs), config)
                for layer, choice in zip(network.layers, program.choices.values(), strict=True))
-    stops = config.intersect and any(stop_phases(program, dram))
-    assert walk.lane_work <= work if stops else walk.lane_work == work, note
+    if all(layer.prediction is None for layer in network.layers):
+        stops = config.intersect and any(stop_phases(program, dram))
+        assert walk.lane_work <= work if stops else walk.lane_work == work, note
     return program, expected, work - walk.lane_work
 
 
@@ -268,30 +269,19 @@ def test_network_with_the_phases_that_the_compiler_chooses(classes):
     assert (saved > 0) == (classes > 0)
 
 
-@pytest.mark.parametrize("threshold, output", [(-2**31, "golden"), (2**31 - 1, "zero")])
-def test_prediction(threshold, output):
-    """No sum is below the lowest threshold; all are below the highest, and end as 0."""
-    rng = np.random.default_rng(3)
-    layer = random_layer(rng, "layer", "input", (40, 5, 6), width=8, kernel=(2, 2), out_channels=18)
-    network, x = single(layer), random_map(rng, layer.in_shape, width=8, signed=False, density=0.5)
-    tilings = {"layer": Tiling(16, 1, 2, 8, 1, 2, 3)}
-    program = compile_network(network, BLOCK_16, tilings=tilings)
-    dram = program.load(x)
-    dram[program.descriptor_address - program.base + 4 * FIELD_BY_NAME["predict"].word] = 1
-    walk = PredictingWalk(BLOCK_16, dram, program.base)
-    walk.threshold = threshold
-    walk.run(program.descriptor_address, program.layer_count)
-    expected = program.expected(x)["layer"]
-    assert expected.any()
-    assert (program.read_map("layer", dram) == (expected if output == "golden" else 0)).all()
-
-
-class PredictingWalk(IntersectWalk):
-    """With one threshold for all lanes in place of those of the image, which are 0."""
-    def take_weights(self, *arguments):
-        found = super().take_weights(*arguments)
-        assert all(threshold == 0 for _, threshold, _ in found)
-        return [(start, self.threshold, words) for start, _, words in found]
+@pytest.mark.parametrize("phases", [2, 3, 5, 7])
+@pytest.mark.parametrize("seed", range(6))
+def test_predictions(seed, phases):
+    """Of some weights or their high bits; with signed inputs too."""
+    rng = np.random.default_rng(seed)
+    layer = with_prediction(rng, random_layer(rng, "layer", "input", (40, 5, 6), width=8, kernel=(2, 2),
+                                              out_channels=18, signed_in=seed == 5))
+    x = random_map(rng, layer.in_shape, width=8, signed=layer.signed_in, density=0.5)
+    program, *_ = run_and_compare(single(layer), BLOCK_16, x, f"seed {seed}",
+                                  tilings={"layer": Tiling(16, 1, 2, 8, 1, 2, phases)})
+    assert stop_phases(program, program.load(x)) == [2 * (phases > 2 and seed != 5)]
+    result = run_layer(layer, x)
+    assert 0 < result.predicted < result.full.size and result.missed
 
 
 @pytest.mark.parametrize("broken", ["header", "scale", "start", "map", "value", "phases"])

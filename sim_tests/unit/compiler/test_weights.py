@@ -4,11 +4,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from compiler.phases import split
+from compiler.phases import phase_weights
 from compiler.weights import weight_image
 from golden.tiling import Tiling
 from hw.configs import CONFIGS
-from sim_tests.golden_model.random_layers import random_layer
+from sim_tests.golden_model.random_layers import random_layer, with_prediction
 
 TINY, TINY_SNAPEA = CONFIGS["tiny"], CONFIGS["tiny_snapea"]
 BLOCK_32 = replace(TINY_SNAPEA, name="block_32", lanes=32, block=32, weight_depth=224)
@@ -37,30 +37,33 @@ def test_broadcast_image_by_the_byte():
     assert at == len(image)
 
 
-def intersect_lane(layer, phases, lane, phase, channels, rows, config):
-    """Maps and values of a lane in a round."""
+def intersect_lane(weights, channels, rows, config):
+    """Maps and values of a lane in a round, given its weights [C, kh, kw] of the phase."""
     blocks = -(-len(channels) // config.block)
     bits, values = 0, []
-    columns = range(layer.weights.shape[3])
+    columns = range(weights.shape[2])
     words = [(row, column, block) for row in rows for column in columns for block in range(blocks)]
     for number, (row, column, block) in enumerate(words):
         for channel in channels[block * config.block:(block + 1) * config.block]:
-            if phases[lane, channel, row, column] == phase:
+            if weights[channel, row, column]:
                 bits |= 1 << number * config.block + channel - channels[0] - block * config.block
-                values.append(int(layer.weights[lane, channel, row, column]) & 255)
+                values.append(int(weights[channel, row, column]) & 255)
     maps = bits.to_bytes(-(-len(words) * config.block // 64) * 8, "little")
     return maps + bytes(values).ljust(-(-len(values) // 8) * 8, b"\0")
 
 
-@pytest.mark.parametrize("config, number", [(TINY_SNAPEA, 1), (TINY_SNAPEA, 3), (BLOCK_32, 2),
-                                            (CONFIGS["snapea"], 4)], ids=lambda value: getattr(value, "name", value))
-def test_intersect_image_by_the_byte(config, number):
+@pytest.mark.parametrize("config, number, predicts", [
+    (TINY_SNAPEA, 1, False), (TINY_SNAPEA, 3, False), (TINY_SNAPEA, 4, True), (BLOCK_32, 2, False),
+    (BLOCK_32, 2, True), (CONFIGS["snapea"], 4, False)], ids=lambda value: getattr(value, "name", value))
+def test_intersect_image_by_the_byte(config, number, predicts):
     rng = np.random.default_rng(1)
     step, lanes = config.block, config.lanes
     layer = random_layer(rng, "a", "input", (2 * step + 1, 5, 5), width=8, kernel=(3, 2), out_channels=lanes + 3)
     layer.weights[2] = 0
+    if predicts:
+        layer = with_prediction(rng, layer)
     image = weight_image(layer, Tiling(2 * step, 2, 2, 3, 1, 1, number), config)
-    phases, at = split(layer.weights, number - 1), 0
+    weights, at = phase_weights(layer, number), 0
     for block in (range(lanes), range(lanes, lanes + 3)):
         beats = int.from_bytes(image[at:at + 8], "little")
         at += 8
@@ -75,8 +78,9 @@ def test_intersect_image_by_the_byte(config, number):
         for count, (phase, channels, rows) in enumerate(rounds):
             for lane in block:
                 start = 0 if count else int(layer.bias[lane])
-                expected = start.to_bytes(4, "little", signed=True) + bytes(4)
-                expected += intersect_lane(layer, phases, lane, phase, channels, rows, config)
+                threshold = int(layer.prediction.thresholds[lane]) if predicts and phase == 0 else 0
+                expected = start.to_bytes(4, "little", signed=True) + threshold.to_bytes(4, "little", signed=True)
+                expected += intersect_lane(weights[phase, lane], channels, rows, config)
                 assert image[at:at + len(expected)] == expected, (count, lane)
                 at += len(expected)
         assert at == end
