@@ -32,6 +32,7 @@ from .model import (
     Round,
     Select,
 )
+from .sums import merge_sums
 
 #: Bytes of a name of a map, of the 47 that a network image holds.
 NAME_BYTES = 40
@@ -99,14 +100,15 @@ class Tail:
 
 
 def lower(model: Model, config: AcceleratorConfig) -> Lowered:
-    """The network of layers that computes ``model`` on ``config``, which decides where blocks of channels begin.
+    """The network of layers that computes ``model`` on ``config``, which decides where blocks of channels begin, and by
+    its array whether convolutions take sums (:mod:`compiler.sums`).
 
     Raises
     ------
     ValueError
         One sentence that names the node that has no exact counterpart, and a suggestion.
     """
-    return _Lowering(model, config).run()
+    return _Lowering(merge_sums(model) if config.intersect else model, config).run()
 
 
 class _Lowering:

@@ -47,13 +47,14 @@ class Operator:
 @dataclass(frozen=True, eq=False)
 class Convolution(Operator):
     """``weights`` [O, I / groups, kh, kw], ``bias`` [O]; stride and dilation (rows, columns), ``pad`` (top, left,
-    bottom, right)."""
+    bottom, right). The last ``summed`` input channels are the operand of a sum, and cost a float network nothing."""
     weights: np.ndarray
     bias: np.ndarray
     stride: tuple[int, int] = (1, 1)
     pad: tuple[int, int, int, int] = (0, 0, 0, 0)
     dilation: tuple[int, int] = (1, 1)
     groups: int = 1
+    summed: int = 0
     KIND = "convolution"
 
     def run(self, *inputs):
@@ -64,7 +65,8 @@ class Convolution(Operator):
     @property
     def macs_of_output(self):
         """See :class:`Operator`."""
-        return int(np.prod(self.weights.shape[1:]))
+        _, inputs, *kernel = self.weights.shape
+        return int(np.prod(kernel)) * (inputs - self.summed)
 
 
 @dataclass(frozen=True, eq=False)
