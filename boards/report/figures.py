@@ -22,6 +22,7 @@ from matplotlib.transforms import Bbox, offset_copy
 
 from boards.sim.report import BEAT_BYTES
 from boards.sim.table import node_label
+from golden.tiling import MAX_PHASES
 
 from .record import Row, Run
 
@@ -60,11 +61,18 @@ PARTS = {
 DENSITY = {"density_in": Bar("input", BLUE, "density_in"),
            "density_out": Bar("output, before pooling", ORANGE, "density_out")}
 COMPARISON = {"dense": Bar("dense", GREY, "the network's macs / (groups × lanes)"),
-              "measured": Bar("zero skip alone: this run", BLUE, "cycles"),
-              "bound": Bar("bound: non-zero MACs on all lanes", SKY, "nonzero_macs / (groups × lanes)")}
+              "measured": Bar("this run", BLUE, "cycles"),
+              "bound": Bar("bound: what zero skip leaves, on all lanes", SKY,
+                       "nonzero_macs or early.skipping / (groups × lanes)")}
 TRAFFIC = {"dram_read_bytes": Bar("read", BLUE, "dram_read_bytes"),
            "dram_write_bytes": Bar("written", ORANGE, "dram_write_bytes")}
 ROOFLINE = {"layer": Bar("a layer; the larger, the more cycles", BLUE, "nonzero_macs, cycles, dram_*_bytes")}
+PHASES = {**{f"phase {number}": Bar(f"phase {number}", colour, f"early.products[{number}]") for number, colour in
+             enumerate((BLUE, SKY, ORANGE, GREEN, RED, PINK, "#f0e442"))},
+          "saved": Bar("not multiplied", GREY, "early.skipping − early.products")}
+STOPPED = {"stopped": Bar("outputs stopped", BLUE, "early.stopped"),
+           "predicted": Bar("predicted to be 0", ORANGE, "early.predicted"),
+           "missed": Bar("predicted wrongly", RED, "early.missed")}
 SPREAD = {"all": Bar("least to most", SKY, "cycles_of_runs"), "half": Bar("the middle half", BLUE, "cycles_of_runs"),
           "median": Bar("median", ORANGE, "cycles_of_runs")}
 STYLE = {
@@ -173,6 +181,21 @@ def traffic(run: Run) -> Figure:
     _side_by_side(share, "port busy, % of cycles",
                   [([100 * getattr(row, key) / BEAT_BYTES / row.cycles for row in rows], bar.colour)
                    for key, bar in TRAFFIC.items()], 100)
+    return figure
+
+
+def early(run: Run) -> Figure:
+    """Products of each layer by phase over those that zero skip leaves, and how many outputs were stopped."""
+    rows = _with_others(run)
+    figure, (products, outputs) = _lines(rows, 2, bars=2)
+    parts = [[100 * row.early.products[number] / max(row.early.skipping, 1) for row in rows]
+             for number in range(MAX_PHASES)]
+    saved = [max(0, 100 * (row.early.skipping > 0) - sum(each))
+             for row, each in zip(rows, zip(*parts, strict=True), strict=True)]
+    _stack(products, "products, % of zero skip's", [
+        (values, bar.colour) for values, bar in zip((*parts, saved), PHASES.values(), strict=True)])
+    _side_by_side(outputs, "outputs, %", [([100 * getattr(row.early, key) / row.early.outputs for row in rows],
+                                           bar.colour) for key, bar in STOPPED.items()], 100)
     return figure
 
 

@@ -146,6 +146,7 @@ def _multipliers(config):
 def sections(run: Run) -> list[Section]:
     """The parts of the page in their order; the spread has a part only if there are several images."""
     parts = [_cycles(run), _traffic(run), _comparison(run), _density(run), _roofline(run)]
+    parts += [_early(run)] if run.total.early else []
     return parts + [_spread(run)] if run.total.runs > 1 else parts
 
 
@@ -206,8 +207,10 @@ def _comparison(run):
     return Section(
         "comparison", "Against dense",
         "Dense is an array with as many lanes that multiplies the zeros as well and never waits: no such machine is "
-        "faster. Skipping zero activations is all that this machine does, so zero skip alone is the run itself. The "
-        "bound is what is left if no lane ever waits or lacks a kernel. MACs count multiplications with padding."
+        "faster. " + ("The bound is zero skip, of activations and weights, if no PE ever waits. " if total.early else
+                      "Skipping zero activations is all that this machine does, so zero skip alone is the run itself. "
+                      "The bound is what is left if no lane ever waits or lacks a kernel. ")
+        + "MACs count multiplications with padding."
         + (" Dense has those of the network; its layers can have more: the zeros between the groups of a depthwise or "
            "grouped convolution, and sums and means, which are none of the network's." if run.unit == "node"
            else "") + _shown(run),
@@ -270,6 +273,31 @@ def _traffic(run):
                 lambda row: [count(row.dram_read_bytes, runs), count(row.dram_write_bytes, runs),
                              *(percent(size, BEAT_BYTES * row.cycles)
                                for size in (row.dram_read_bytes, row.dram_write_bytes))])])
+
+
+def _early(run):
+    total = run.total.early
+    phases = [number for number, products in enumerate(total.products) if products]
+
+    def cells(row):
+        early = row.early
+        return [count(early.skipping, run.total.runs), percent(sum(early.products), early.skipping),
+                *(percent(early.products[number], early.skipping) for number in phases),
+                *(percent(part, early.outputs) for part in (early.stopped, early.predicted, early.missed))]
+
+    return Section(
+        "early", "Early activation",
+        "Zero skip leaves the products of an activation and a weight that are not zero. A sum is stopped when ReLU is "
+        "known, or predicted, to make it 0: what is not multiplied then is saved. Phase 0 holds the weights above 0, "
+        "those below 0 follow, the largest first; in a layer with a prediction phase 0 holds the weights that it looks "
+        "at. Predicted wrongly are outputs above 0. Counted by golden, windows that tiles share once." + _shown(run),
+        figures.early, [figures.PHASES[f"phase {number}"] for number in phases]
+        + [figures.PHASES["saved"], *figures.STOPPED.values()],
+        f"Bars of the products and stopped outputs of {_rows(run)}. In all, "
+        f"{percent(sum(total.products), total.skipping)} % of zero skip's products are multiplied; "
+        f"{percent(total.stopped, total.outputs)} % of the outputs are stopped.",
+        [_table(run, ["products of zero skip", "multiplied %", *(f"phase {number} %" for number in phases),
+                      "outputs stopped %", "predicted %", "wrongly %"], cells)])
 
 
 def _spread(run):

@@ -10,8 +10,9 @@ from typing import Annotated
 
 from pydantic import BaseModel, Field, NonNegativeInt, PositiveInt, ValidationError, model_validator
 
-from boards.sim.report import BEAT_BYTES, OF_RUNS, STALLS
+from boards.sim.report import BEAT_BYTES, OF_RUNS, STALLS, add_early
 from boards.sim.table import longest
+from golden.tiling import MAX_PHASES
 from hw.config import AcceleratorConfig
 
 Ratio = Annotated[float, Field(ge=0, le=1)]
@@ -22,6 +23,23 @@ COUNTS = ("macs", "nonzero_macs", "cycles", "dram_read_bytes", "dram_write_bytes
 FILE_NAME = "report.json"
 #: Lines of a figure, besides one for all other rows: more are neither read nor drawn in reasonable time.
 MOST_LINES = 60
+
+
+class Early(BaseModel, strict=True):
+    """What the intersect array did not multiply in a row; ``products`` by phase."""
+    skipping: NonNegativeInt
+    products: Annotated[list[NonNegativeInt], Field(min_length=MAX_PHASES, max_length=MAX_PHASES)]
+    outputs: PositiveInt
+    stopped: NonNegativeInt
+    predicted: NonNegativeInt
+    missed: NonNegativeInt
+
+    @model_validator(mode="after")
+    def _check(self):
+        if not self.missed <= self.predicted <= self.stopped <= self.outputs:
+            raise ValueError(f"of {self.outputs} outputs {self.stopped} are stopped, {self.predicted} of them "
+                             f"predicted, {self.missed} of these missed: each must be a part of the one before")
+        return self
 
 
 class Row(BaseModel, strict=True):
@@ -50,6 +68,7 @@ class Row(BaseModel, strict=True):
     macs_of_output: NonNegativeInt | None = None
     groups: PositiveInt | None = None
     layers: list[Name] = []
+    early: Early | None = None
 
     @property
     def dense_macs(self) -> int:
@@ -85,7 +104,7 @@ class Row(BaseModel, strict=True):
             counts["network_macs"] = self.network_macs + other.dense_macs
         lists = {f"{key}_of_runs": getattr(self, f"{key}_of_runs") + getattr(other, f"{key}_of_runs")
                  for key in OF_RUNS}
-        return self.model_copy(update=densities | counts | lists)
+        return self.model_copy(update=densities | counts | lists | {"early": sum_early([self, other])})
 
 
 class Record(BaseModel, strict=True):
@@ -122,6 +141,8 @@ class Record(BaseModel, strict=True):
         for key in COUNTS:
             if sum(getattr(row, key) for row in self.layers) != getattr(self.total, key):
                 raise ValueError(f"{key} of the layers do not add up to {key} of total")
+        if sum_early(self.layers) != self.total.early:
+            raise ValueError("early of the layers does not add up to early of total")
         if self.nodes is not None:
             self._check_nodes()
         return self
@@ -134,6 +155,8 @@ class Record(BaseModel, strict=True):
             for key in ("shape", "network_macs", "macs_of_output", "groups"):
                 if getattr(node, key) is None:
                     raise ValueError(f"{node.name}: {key} is missing")
+            if sum_early([layers[name] for name in node.layers]) != node.early:
+                raise ValueError(f"{node.name}: early of its layers does not add up to early of the node")
             for key in COUNTS:
                 if sum(getattr(layers[name], key) for name in node.layers) != getattr(node, key):
                     raise ValueError(f"{node.name}: {key} of its layers do not add up to {key} of the node")
@@ -198,7 +221,7 @@ class Run:
         lists = {f"{key}_of_runs": [sum(each) for each in zip(*(getattr(row, f"{key}_of_runs") for row in left),
                                                               strict=True)] for key in OF_RUNS}
         return Row(name=f"{len(left)} other {self.unit}s", density_in=0, density_out=0,
-                   network_macs=sum(row.dense_macs for row in left), **counts, **lists)
+                   network_macs=sum(row.dense_macs for row in left), early=sum_early(left), **counts, **lists)
 
     def dense_cycles(self, row: Row) -> float:
         """Cycles of an array with as many lanes that multiplies zeros as well and never waits: the network's MACs /
@@ -206,12 +229,19 @@ class Run:
         return row.dense_macs / self.config.total_lanes
 
     def bound_cycles(self, row: Row) -> float:
-        """Cycles of the non-zero multiplications alone if every lane had one in every cycle."""
-        return row.nonzero_macs / self.config.total_lanes
+        """Cycles of the multiplications that zero skip leaves if every lane had one in every cycle: of non-zero
+        activations, and in the intersect array of non-zero weights."""
+        return (row.early.skipping if row.early else row.nonzero_macs) / self.config.total_lanes
 
     def ceiling(self, macs_a_byte: float) -> float:
         """The roof over ``macs_a_byte``, in MACs a cycle: the lanes, or what a port of the bus brings."""
         return min(self.config.total_lanes, macs_a_byte * BEAT_BYTES)
+
+
+def sum_early(rows: list[Row]) -> Early | None:
+    """The sum of the rows' ``early``; None if one has none."""
+    counts = add_early([row.early and row.early.model_dump() for row in rows])
+    return counts and Early(**counts)
 
 
 def read_record(path: Path) -> Record:

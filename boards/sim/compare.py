@@ -1,19 +1,21 @@
 """The accelerator's maps against golden's: one record for each layer of a run."""
 import numpy as np
 
+from compiler.emit import Program
 from golden.layer import LayerResult
-from golden.network import QuantisedNetwork, gather
+from golden.network import gather
 
+from .early import count_early
 from .report import LayerRecord
 
 
-def compare_run(network: QuantisedNetwork, golden_maps: dict[str, np.ndarray], results: dict[str, LayerResult],
+def compare_run(program: Program, golden_maps: dict[str, np.ndarray], results: dict[str, LayerResult],
                 maps: dict[str, np.ndarray], counters: list[dict]) -> tuple[list[LayerRecord], list[str]]:
     """Compares every map that the layers wrote.
 
     Parameters
     ----------
-    network : QuantisedNetwork
+    program : Program
         What was run.
     golden_maps, results : dict
         What ``golden.network.run_network`` gave for the same input.
@@ -27,7 +29,7 @@ def compare_run(network: QuantisedNetwork, golden_maps: dict[str, np.ndarray], r
     The records of the layers, and a sentence for each map that differs.
     """
     records, problems = [], []
-    for layer, count in zip(network.layers, counters, strict=True):
+    for layer, count in zip(program.network.layers, counters, strict=True):
         compared = mismatches = 0
         for target in layer.targets:
             name, channels = target.map, slice(target.first, target.first + len(layer.weights))
@@ -45,5 +47,6 @@ def compare_run(network: QuantisedNetwork, golden_maps: dict[str, np.ndarray], r
             name=layer.name, shape=tuple(layer.full_shape), macs=result.macs, nonzero_macs=result.nonzero_macs,
             input_values=x.size, input_nonzeros=int(np.count_nonzero(x)),
             output_values=result.full.size, output_nonzeros=int(np.count_nonzero(result.full)),
-            compared=compared, mismatches=mismatches, counters=dict(count)))
+            compared=compared, mismatches=mismatches, counters=dict(count),
+            early=count_early(program, layer, x, result)))
     return records, problems

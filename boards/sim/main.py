@@ -30,6 +30,7 @@ from hw.configs import CONFIGS, get_config
 
 from .build import BuildError
 from .compare import compare_run
+from .early import early_sentence
 from .jobs import DigitsJob, HedJob, OnnxJob
 from .report import LayerRecord, build_report, summarise, write_report
 from .run import run_program
@@ -118,7 +119,7 @@ def simulate(stages: Stages, program: Program, inputs: list[np.ndarray]) -> Meas
             measured.cycles += run.cycles
             found = read_maps(simulator, program)
             measured.outputs.append({name: found[name] for name in network.outputs})
-            records, problems = compare_run(network, maps, results, found, run.layers)
+            records, problems = compare_run(program, maps, results, found, run.layers)
             measured.add(records)
             measured.problems += problems
     return measured
@@ -213,7 +214,7 @@ def show(console: Console, report: dict, subtotals: dict, lines: list[str], prob
     text = "MACs" if macs == total["macs"] else f"the network's {short(macs)} MACs"
     console.print(f"dense on as many lanes ({text} / lanes): {short(macs / lanes)} cycles, "
                   f"{macs / lanes / total['cycles']:.2f} times as many", highlight=False, soft_wrap=True)
-    for line in lines:
+    for line in [*([early_sentence(total["early"])] if "early" in total else []), *lines]:
         console.print(line, highlight=False, markup=False, soft_wrap=True)
     for problem in problems[:10]:
         console.print(problem, style="red", highlight=False, markup=False, soft_wrap=True)

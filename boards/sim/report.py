@@ -8,6 +8,8 @@ import sys
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+import numpy as np
+
 #: Counters of a layer that say why groups waited, in group-cycles (hw/registers.py, ``COUNTERS``).
 STALLS = ("stall_output", "stall_tile", "stall_weights", "stall_find", "idle")
 BEAT_BYTES = 8
@@ -33,6 +35,8 @@ class LayerRecord:
         Output values of the accelerator that were compared with golden, and those that differ.
     counters : dict
         The counters that the hardware wrote for the layer.
+    early : dict or None
+        Intersect array: what was not multiplied (:func:`boards.sim.early.count_early`).
 
     Members
     -------
@@ -51,6 +55,7 @@ class LayerRecord:
     compared: int
     mismatches: int
     counters: dict
+    early: dict | None = None
     runs: list[dict] = field(init=False)
 
     def __post_init__(self):
@@ -63,9 +68,16 @@ class LayerRecord:
         for key in ("macs", "nonzero_macs", "input_values", "input_nonzeros", "output_values", "output_nonzeros",
                     "compared", "mismatches"):
             setattr(self, key, getattr(self, key) + getattr(other, key))
-        self.counters = _sum_counters([self, other])
+        self.counters, self.early = _sum_counters([self, other]), add_early([self.early, other.early])
         self.runs += other.runs
         return self
+
+
+def add_early(counts: list[dict | None]) -> dict | None:
+    """The sums of ``early`` of some layers or runs; None if one of them has none."""
+    if None in counts:
+        return None
+    return {key: np.sum([count[key] for count in counts], axis=0).tolist() for key in counts[0]}
 
 
 def _sum_counters(records: list[LayerRecord]) -> dict:
@@ -83,7 +95,7 @@ def summarise(records: list[LayerRecord], total_lanes: int) -> dict:
     ``utilisation = lane_cycles / (cycles * total_lanes)``; densities are non-zero values over all values. The records
     have the same number of runs.
     """
-    counters = _sum_counters(records)
+    counters, early = _sum_counters(records), add_early([record.early for record in records])
 
     def total(key):
         return sum(getattr(record, key) for record in records)
@@ -105,6 +117,7 @@ def summarise(records: list[LayerRecord], total_lanes: int) -> dict:
         **{f"{name}_of_runs": [sum(run[name] for run in layers)
                                for layers in zip(*(record.runs for record in records), strict=True)]
            for name in OF_RUNS},
+        **({"early": early} if early else {}),
     }
 
 

@@ -64,6 +64,18 @@ def with_nodes(report, seed, groups, image=0) -> dict:
     return report | {"nodes": nodes}
 
 
+def with_early(records) -> dict:
+    """The report of layers on the intersect array, with made-up counts."""
+    rng = np.random.default_rng(3)
+    for one in records:
+        outputs, stopped, predicted, missed = sorted(map(int, rng.integers(10, 1000, 4)), reverse=True)
+        products = [*map(int, rng.integers(0, 1000, 3)), 0, 0, 0, 0]
+        one.early = {"skipping": sum(products) + 500, "products": products, "outputs": outputs, "stopped": stopped,
+                     "predicted": predicted, "missed": missed}
+    cycles = sum(one.counters["cycles"] for one in records)
+    return build_report(network="made_up", config=CONFIG, records=records, run_cycles=cycles, wall_seconds=1.0)
+
+
 def save(folder, report):
     write_report(report, folder / "report.json")
     return folder
@@ -140,6 +152,37 @@ def test_every_figure_is_there_as_picture_and_in_the_page(several):
             assert len(np.unique(np.asarray(picture.convert("L")))) > 20
     assert list(page.tables) == SECTIONS and page.tags.count("svg") == len(SECTIONS)
     assert list(page.alts) == SECTIONS and all(len(alt) > 60 for alt in page.alts.values())
+
+
+def test_early_activation_has_a_section(tmp_path):
+    records = [layer(5, number, 0) for number in range(4)]
+    report = with_early(records)
+    files = write_page(load_run(save(tmp_path, report)), tmp_path / "page.html")
+    page = Page(files[0])
+    assert list(page.tables) == [*SECTIONS[:-1], "early"]
+    [columns], [table] = page.columns["early"], page.tables["early"]
+    assert [text.strip() for text in columns[1:]] == [
+        "products of zero skip", "multiplied %", "phase 0 %", "phase 1 %", "phase 2 %", "outputs stopped %",
+        "predicted %", "wrongly %"]
+    for name, row in [*((one["name"], one) for one in report["layers"]), ("all layers", report["total"])]:
+        early = row["early"]
+        shares = [sum(early["products"]) / early["skipping"], *(n / early["skipping"] for n in early["products"][:3]),
+                  *(early[key] / early["outputs"] for key in ("stopped", "predicted", "missed"))]
+        found = [text.strip() for text in table[name]]
+        assert found == [f"{early['skipping']:,}", *(f"{100 * share:.1f}" for share in shares)], name
+    total = report["total"]["early"]
+    assert f"{100 * total['stopped'] / total['outputs']:.1f} % of the outputs" in page.alts["early"]
+
+
+@pytest.mark.parametrize("change, message", [
+    ({"stopped": 10**6}, "each must be a part of the one before"),
+    ({"skipping": 1}, "early of the layers does not add up to early of total"),
+    ({"products": [1]}, "List should have at least 7 items")])
+def test_wrong_counts_of_early_activation_are_refused(tmp_path, change, message):
+    report = with_early([layer(5, number, 0) for number in range(2)])
+    report["layers"][0]["early"] |= change
+    with pytest.raises(ValueError, match=message):
+        load_run(save(tmp_path, report))
 
 
 def test_page_refers_to_nothing_outside(several):
