@@ -141,7 +141,8 @@ def load_workload(model: str, *, size: str | None = None, calib: Path | None = N
         lowered = lower(network.model, config)
         return lowered.network, tuple(node for node in network_nodes(network.model, lowered) if node.layers)
 
-    return Workload(network.model.name, build, lambda config: (config.block, config.lanes, config.intersect), maps, maps[0])
+    return Workload(network.model.name, build, lambda config: (config.block, config.lanes, config.intersect), maps,
+                    maps[0])
 
 
 @contextmanager
