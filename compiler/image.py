@@ -37,12 +37,8 @@ def capability(config: AcceleratorConfig) -> int:
 
 
 def image_bytes(program: Program) -> bytes:
-    """The network image of ``program``; ``ValueError`` for a name that is too long, a map without a scale, or a
-    configuration with the intersect array."""
+    """The network image of ``program``; ``ValueError`` for a name that is too long or a map without a scale."""
     network, config = program.network, program.config
-    if config.intersect:
-        raise ValueError(f"the drivers do not know the intersect array yet, which configuration {config.name} has; "
-                         f"choose a configuration with the broadcast array for a network image")
     tables = HEADER_BYTES + SEGMENT_ENTRY.size * len(program.segments) + MAP_ENTRY.size * len(program.maps)
     entries, contents = [], []
     place = ceil_div(tables, SEGMENT_ALIGNMENT) * SEGMENT_ALIGNMENT

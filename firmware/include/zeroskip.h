@@ -34,6 +34,7 @@ enum zs_error {
     ZS_ERROR_IMAGE_SEGMENT,
     ZS_ERROR_IMAGE_MAP,
     ZS_ERROR_IMAGE_DESCRIPTOR,
+    ZS_ERROR_IMAGE_WEIGHTS,      /* Intersect array: the header of a kernel block and its weights do not agree. */
     /* Image and device. */
     ZS_ERROR_CAPABILITY,         /* The image was compiled for an accelerator of another kind. */
     ZS_ERROR_CONFIGURATION,      /* ... of the same kind with other buffer sizes. */
@@ -99,7 +100,7 @@ struct zs_image {
     uint32_t link_base, region_bytes;
     uint32_t descriptor_offset, layer_count, log_offset;
     uint32_t segment_count, map_count, input_map;
-    uint32_t value_width, block, lanes;    /* From capability. */
+    uint32_t array, value_width, block, lanes;  /* From capability. */
     const char *name;                      /* Of the network, UTF-8. */
     uint32_t fault;                        /* After a failed check: the byte of the file that shows the error. */
 };
@@ -138,7 +139,8 @@ enum zs_error zs_init(struct zs_device *device, const struct zs_platform *platfo
 /* Check the `length` bytes of an image file and fill `image`. Never reads outside of the bytes.
  *
  * An image that passes keeps accelerator and driver inside of a region of zs_image.region_bytes: every segment, every
- * map, the log, and all that any descriptor makes the accelerator read or write. No run can change the descriptors.
+ * map, the log, and all that any descriptor makes the accelerator read or write. No run can change the descriptors,
+ * nor the weights of the intersect array, whose contents say how much of them is read.
  * Bytes behind the image's own size are ignored. Errors: ZS_ERROR_IMAGE_..., with image->fault.
  */
 enum zs_error zs_image_check(struct zs_image *image, const void *bytes, size_t length);

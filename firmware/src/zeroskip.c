@@ -11,8 +11,12 @@
 /* Status reads until a stop counts as failed; the accelerator itself gives up after `watchdog` cycles. */
 #define STOP_READS 10000000u
 #define SEGMENT_PIXELS 4u
-#define MAX_BLOCK 32u
-#define MAX_SLOT_BYTES (MAX_BLOCK * 16u)
+#define BEAT_BYTES 8u
+/* 64 channels have 8 bits, 16 bits at most 32 of them. */
+#define MAX_BLOCK 64u
+#define MAX_SLOT_BYTES (MAX_BLOCK * 8u)
+#define BROADCAST 0u
+#define INTERSECT 1u
 #define PAGE 4096u
 #define ADDRESS_SPACE ((uint64_t)1 << 32)
 
@@ -59,6 +63,16 @@ static uint64_t divide_up(uint64_t number, uint64_t by)
     return (number + by - 1) / by;
 }
 
+static uint32_t least(uint32_t number, uint32_t limit)
+{
+    return number < limit ? number : limit;
+}
+
+static uint32_t whole_beats(uint32_t bytes)
+{
+    return (bytes + BEAT_BYTES - 1) / BEAT_BYTES * BEAT_BYTES;
+}
+
 static bool all_zero(const uint8_t *bytes, size_t count)
 {
     for (size_t n = 0; n < count; ++n)
@@ -96,7 +110,7 @@ static uint64_t cell_bytes(const struct zs_image *image, bool dense, uint32_t de
     if (!dense)
         return divide_up(channels, image->block) * slot_bytes(image);
     const uint64_t bytes = (uint64_t)(SEGMENT_PIXELS << dense_shift) * image->value_width / 8;
-    return bytes < 8 ? 8 : bytes;
+    return bytes < BEAT_BYTES ? BEAT_BYTES : bytes;
 }
 
 /* From the first byte of a map to behind its last one; height and width are 1 to 65535. */
@@ -203,6 +217,15 @@ static enum zs_error check_file(struct zs_image *image, size_t length)
     return ZS_OK;
 }
 
+/* Whether there are accelerators with this array, values, block and lanes. */
+static bool is_possible(const struct zs_image *image)
+{
+    const bool broadcast = image->array == BROADCAST, intersect = image->array == INTERSECT;
+    const bool width = image->value_width == 8 || (image->value_width == 16 && broadcast);
+    const bool block = image->block == 16 || image->block == 32 || (image->block == 64 && intersect);
+    return (broadcast || intersect) && width && block && image->lanes && image->lanes % image->block == 0;
+}
+
 static enum zs_error check_header(struct zs_image *image)
 {
     const uint8_t *bytes = image->bytes;
@@ -217,18 +240,17 @@ static enum zs_error check_header(struct zs_image *image)
     image->map_count = load32(bytes + HEADER_MAP_COUNT);
     image->input_map = load32(bytes + HEADER_INPUT_MAP);
     image->name = (const char *)bytes + HEADER_NAME;
+    image->array = FIELD(image->capability, CAPABILITY_ARRAY);
     image->value_width = FIELD(image->capability, CAPABILITY_VALUE_WIDTH);
     image->block = FIELD(image->capability, CAPABILITY_BLOCK);
     image->lanes = FIELD(image->capability, CAPABILITY_LANES);
-    const bool block_known = image->block == 16 || image->block == 32;
-    const bool width_known = image->value_width == 8 || image->value_width == 16;
     const uint64_t tables = HEADER_BYTES + (uint64_t)image->segment_count * SEGMENT_BYTES +
                             (uint64_t)image->map_count * MAP_BYTES;
     const uint64_t log_end = image->log_offset + log_bytes(image);
     const uint64_t list_end = image->descriptor_offset + descriptor_bytes(image);
     const struct check checks[] = {
         {load32(bytes + HEADER_HEADER_BYTES) == HEADER_BYTES, HEADER_HEADER_BYTES},
-        {block_known && width_known && image->lanes && image->lanes % image->block == 0, HEADER_CAPABILITY},
+        {is_possible(image), HEADER_CAPABILITY},
         {image->link_base % PAGE == 0, HEADER_LINK_BASE},
         {image->region_bytes % PAGE == 0 && image->region_bytes, HEADER_REGION_BYTES},
         {image->link_base + (uint64_t)image->region_bytes <= ADDRESS_SPACE, HEADER_REGION_BYTES},
@@ -331,11 +353,18 @@ static bool in_region(const struct zs_image *image, uint32_t address, uint64_t s
     return address - image->link_base + size <= image->region_bytes;
 }
 
-/* Whether a map that the accelerator writes stays in the region and off the descriptors. */
+/* Whether a map that the accelerator writes stays in the region and off what steers it: descriptors, and the weights of
+ * the intersect array. */
 static bool output_fits(const struct zs_image *image, uint32_t address, uint64_t size)
 {
-    return in_region(image, address, size) &&
-           !overlap(address - image->link_base, size, image->descriptor_offset, descriptor_bytes(image));
+    bool fits = in_region(image, address, size);
+    const uint32_t kept = image->array == INTERSECT ? image->segment_count : 1;
+    for (uint32_t n = 0; n < kept; ++n) {
+        const uint8_t *entry = segment_entry(image, n);
+        fits &= !overlap(address - image->link_base, size, load32(entry + SEGMENT_REGION_OFFSET),
+                         load32(entry + SEGMENT_SIZE));
+    }
+    return fits;
 }
 
 static uint64_t weight_bytes(const struct zs_image *image, uint32_t lanes, uint64_t weights)
@@ -344,12 +373,24 @@ static uint64_t weight_bytes(const struct zs_image *image, uint32_t lanes, uint6
            weights * divide_up((uint64_t)lanes * image->value_width, 64) * 8;
 }
 
+/* A field of the descriptor at `entry`, and its byte there. */
+#define WORD(name) load32(entry + 4 * ZEROSKIP_DESCRIPTOR_##name)
+#define AT(name) (4 * ZEROSKIP_DESCRIPTOR_##name)
+
+/* Bytes from weight_address on that the broadcast array reads. */
+static uint64_t weight_image_bytes(const struct zs_image *image, const uint8_t *entry)
+{
+    const uint64_t weights = (uint64_t)WORD(KERNEL_ROWS) * WORD(KERNEL_COLUMNS) * WORD(IN_CHANNELS);
+    return WORD(OUT_CHANNELS) / image->lanes * weight_bytes(image, image->lanes, weights) +
+           weight_bytes(image, WORD(OUT_CHANNELS) % image->lanes, weights);
+}
+
 /* The accelerator checks that the fields fit together; this checks the memory that they lead to. */
 static enum zs_error check_descriptor(struct zs_image *image, const uint8_t *entry)
 {
-#define WORD(name) load32(entry + 4 * ZEROSKIP_DESCRIPTOR_##name)
-#define AT(name) (4 * ZEROSKIP_DESCRIPTOR_##name)
-#define SIZE(name) (WORD(name) >= 1 && WORD(name) <= 0xffff)
+#define WITHIN(name, high) (WORD(name) >= 1 && WORD(name) <= (high))
+#define SIZE(name) WITHIN(name, 0xffff)
+    const bool intersect = image->array == INTERSECT;
     const struct check sizes[] = {
         {load32(entry) == ZEROSKIP_DESCRIPTOR_MAGIC, 0},
         {WORD(DENSE_IN) <= 1, AT(DENSE_IN)}, {WORD(WRITE_FULL) <= 1, AT(WRITE_FULL)},
@@ -357,6 +398,8 @@ static enum zs_error check_descriptor(struct zs_image *image, const uint8_t *ent
         {SIZE(IN_HEIGHT), AT(IN_HEIGHT)}, {SIZE(IN_WIDTH), AT(IN_WIDTH)}, {SIZE(IN_CHANNELS), AT(IN_CHANNELS)},
         {SIZE(OUT_HEIGHT), AT(OUT_HEIGHT)}, {SIZE(OUT_WIDTH), AT(OUT_WIDTH)}, {SIZE(OUT_CHANNELS), AT(OUT_CHANNELS)},
         {WORD(KERNEL_ROWS) <= 7, AT(KERNEL_ROWS)}, {WORD(KERNEL_COLUMNS) <= 7, AT(KERNEL_COLUMNS)},
+        {!intersect || SIZE(CHUNK_CHANNELS), AT(CHUNK_CHANNELS)},
+        {!intersect || WITHIN(CHUNK_ROWS, 7), AT(CHUNK_ROWS)}, {!intersect || WITHIN(PHASES, 7), AT(PHASES)},
     };
     const enum zs_error error = CHECK_ALL(image, ZS_ERROR_IMAGE_DESCRIPTOR, entry, sizes);
     if (error)
@@ -372,21 +415,114 @@ static enum zs_error check_descriptor(struct zs_image *image, const uint8_t *ent
                                      out_cell);
     const uint64_t pool = map_extent(pooled(WORD(OUT_HEIGHT), WORD(POOL)), pooled(WORD(OUT_WIDTH), WORD(POOL)),
                                      WORD(POOL_ROW_BYTES), WORD(POOL_SEGMENT_BYTES), out_cell);
-    const uint64_t weights = (uint64_t)WORD(KERNEL_ROWS) * WORD(KERNEL_COLUMNS) * WORD(IN_CHANNELS);
-    const uint64_t weight_image = WORD(OUT_CHANNELS) / image->lanes * weight_bytes(image, image->lanes, weights) +
-                                  weight_bytes(image, WORD(OUT_CHANNELS) % image->lanes, weights);
     const struct check places[] = {
         {in_region(image, WORD(IN_ADDRESS), in), AT(IN_ADDRESS)},
         {last >= 0 && (uint64_t)last + in <= image->region_bytes, AT(IN_BLOCK_BYTES)},
-        {in_region(image, WORD(WEIGHT_ADDRESS), weight_image), AT(WEIGHT_ADDRESS)},
+        {intersect || in_region(image, WORD(WEIGHT_ADDRESS), weight_image_bytes(image, entry)), AT(WEIGHT_ADDRESS)},
         {!WORD(WRITE_FULL) || output_fits(image, WORD(FULL_ADDRESS), full), AT(FULL_ADDRESS)},
         {!WORD(POOL) || output_fits(image, WORD(POOL_ADDRESS), pool), AT(POOL_ADDRESS)},
     };
     return CHECK_ALL(image, ZS_ERROR_IMAGE_DESCRIPTOR, entry, places);
-#undef WORD
-#undef AT
+#undef WITHIN
 #undef SIZE
 }
+
+/* --- Weight images of the intersect array: their contents say how much of them is read --- */
+
+/* What is loaded from a weight image on, and how much of it has been walked over. */
+struct weights {
+    const uint8_t *bytes;
+    uint32_t size, at;
+};
+
+/* The bytes of a segment from `offset` in the region on. Not of the first one: loading changes descriptors. */
+static bool find_weights(const struct zs_image *image, uint32_t offset, struct weights *weights)
+{
+    for (uint32_t n = 1; n < image->segment_count; ++n) {
+        const uint8_t *entry = segment_entry(image, n);
+        const uint32_t first = load32(entry + SEGMENT_REGION_OFFSET), size = load32(entry + SEGMENT_SIZE);
+        if (offset < first || offset - first >= size)
+            continue;
+        *weights = (struct weights){
+            .bytes = image->bytes + load32(entry + SEGMENT_FILE_OFFSET) + (offset - first),
+            .size = size - (offset - first),
+        };
+        return true;
+    }
+    return false;
+}
+
+/* Walk over `count` bytes; false if so many are not there. */
+static bool skip(struct weights *weights, uint32_t count)
+{
+    const bool fits = count <= weights->size - weights->at;
+    if (fits)
+        weights->at += count;
+    return fits;
+}
+
+static uint32_t count_ones(const uint8_t *bytes, uint32_t count)
+{
+    uint32_t ones = 0;
+    for (uint32_t n = 0; n < count; ++n)
+        for (uint32_t bits = bytes[n]; bits; bits &= bits - 1)
+            ++ones;
+    return ones;
+}
+
+/* A lane of a round: its start, its maps, and a value for each bit that is set in them. */
+static bool skip_lane(struct weights *weights, uint32_t map_bytes)
+{
+    const uint32_t maps = weights->at + BEAT_BYTES;
+    return skip(weights, BEAT_BYTES + whole_beats(map_bytes)) &&
+           skip(weights, whole_beats(count_ones(weights->bytes + maps, map_bytes)));
+}
+
+/* All rounds of a kernel block: phases, in each the chunks of channels, in each those of kernel rows. */
+static bool skip_rounds(struct weights *weights, const struct zs_image *image, const uint8_t *entry, uint32_t lanes)
+{
+    const uint32_t channels = WORD(IN_CHANNELS), rows = WORD(KERNEL_ROWS);
+    for (uint32_t phase = 0; phase < WORD(PHASES); ++phase)
+        for (uint32_t channel = 0; channel < channels; channel += WORD(CHUNK_CHANNELS))
+            for (uint32_t row = 0; row < rows; row += WORD(CHUNK_ROWS)) {
+                const uint32_t taps = least(WORD(CHUNK_ROWS), rows - row) * WORD(KERNEL_COLUMNS);
+                const uint64_t blocks = divide_up(least(WORD(CHUNK_CHANNELS), channels - channel), image->block);
+                for (uint32_t lane = 0; lane < lanes; ++lane)
+                    if (!skip_lane(weights, taps * (uint32_t)blocks * image->block / 8))
+                        return false;
+            }
+    return true;
+}
+
+/* Header, scales and rounds of a kernel block; the header tells the beats of the rounds. */
+static bool skip_kernel_block(struct weights *weights, const struct zs_image *image, const uint8_t *entry,
+                              uint32_t lanes)
+{
+    const uint32_t header = weights->at;
+    const uint32_t scales = (uint32_t)divide_up(lanes, image->block) * image->block * 2 * BEAT_BYTES;
+    if (!skip(weights, BEAT_BYTES + scales))
+        return false;
+    const uint32_t rounds = weights->at;
+    return skip_rounds(weights, image, entry, lanes) &&
+           load64(weights->bytes + header) == (weights->at - rounds) / BEAT_BYTES;
+}
+
+/* Whether the weights of a layer are loaded, and are as many as the accelerator will read. */
+static enum zs_error check_weights(struct zs_image *image, const uint8_t *entry)
+{
+    struct weights weights;
+    if (!find_weights(image, WORD(WEIGHT_ADDRESS) - image->link_base, &weights))
+        return fault(image, ZS_ERROR_IMAGE_DESCRIPTOR, entry + AT(WEIGHT_ADDRESS));
+    for (uint32_t first = 0; first < WORD(OUT_CHANNELS); first += image->lanes) {
+        const uint8_t *header = weights.bytes + weights.at;
+        if (!skip_kernel_block(&weights, image, entry, least(image->lanes, WORD(OUT_CHANNELS) - first)))
+            return fault(image, ZS_ERROR_IMAGE_WEIGHTS, header);
+    }
+    return ZS_OK;
+}
+
+#undef WORD
+#undef AT
 
 enum zs_error zs_image_check(struct zs_image *image, const void *bytes, size_t length)
 {
@@ -401,7 +537,10 @@ enum zs_error zs_image_check(struct zs_image *image, const void *bytes, size_t l
         error = check_maps(image);
     for (uint32_t n = 0; !error && n < image->layer_count; ++n) {
         const uint8_t *descriptors = image->bytes + load32(segment_entry(image, 0) + SEGMENT_FILE_OFFSET);
-        error = check_descriptor(image, descriptors + (size_t)n * ZEROSKIP_DESCRIPTOR_BYTES);
+        const uint8_t *entry = descriptors + (size_t)n * ZEROSKIP_DESCRIPTOR_BYTES;
+        error = check_descriptor(image, entry);
+        if (!error && image->array == INTERSECT)
+            error = check_weights(image, entry);
     }
     return error;
 }
@@ -728,11 +867,6 @@ static int32_t get_value(const uint8_t *bytes, const struct cell *cell)
     return cell->is_signed && value >= half ? value - 2 * half : value;
 }
 
-static uint32_t whole_beats(uint32_t bytes)
-{
-    return (bytes + 7) / 8 * 8;
-}
-
 /* The format of a cell into `bytes` (MAX_SLOT_BYTES); returns how many of them count. */
 static uint32_t pack_cell(const struct cell *cell, bool dense, uint8_t *bytes)
 {
@@ -925,8 +1059,11 @@ const char *zs_error_text(enum zs_error error)
     case ZS_ERROR_IMAGE_MAP: return "A map of the image is out of range: compile the network again.";
     case ZS_ERROR_IMAGE_DESCRIPTOR:
         return "A layer descriptor of the image leads out of its memory: compile the network again.";
+    case ZS_ERROR_IMAGE_WEIGHTS:
+        return "The weights of a layer are not as many as the accelerator reads: compile the network again.";
     case ZS_ERROR_CAPABILITY:
-        return "The image was compiled for an accelerator with other lanes or value width: compile it for this one.";
+        return "The image was compiled for an accelerator with another array, lanes or value width: compile it for "
+               "this one.";
     case ZS_ERROR_CONFIGURATION:
         return "The image was compiled for another configuration of the accelerator: compile it for this one.";
     case ZS_ERROR_REGION_SIZE: return "The DMA region is smaller than the network needs: make it larger.";

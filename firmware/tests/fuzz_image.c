@@ -1,7 +1,7 @@
 /* Damaged images through the driver, under the sanitizers: fuzz_image SEED COUNT IMAGE...
  *
- * Each round damages one image: bytes, the length, or fields of header, tables and descriptors with the CRCs made right
- * again, so that the checks behind them are reached. What zs_image_check accepts is loaded into a region of exactly the
+ * Each round damages one image: bytes, the length, or words of header, tables and segments with the CRCs made right
+ * again, so that the checks behind them are reached. One image is for the intersect array. What zs_image_check accepts is loaded into a region of exactly the
  * size that the image asks for, given an input, and read back from noise.
  * Exit status 1 (or the sanitizer's): the driver accepted what it must not, or the rounds reached too little.
  */
@@ -36,19 +36,21 @@ static uint32_t interesting(uint32_t old)
     }
 }
 
-/* A 32-bit word that matters: of the header, of the tables, or of a descriptor. */
+/* A 32-bit word that matters: of the header, of the tables, of a descriptor or of another segment. */
 static size_t choose_word(const uint8_t *image, size_t size)
 {
     const size_t segments = 16 * (size_t)get32(image + 52), maps = 96 * (size_t)get32(image + 56);
     size_t base = 0, length = 96;
-    switch (below(4)) {
+    switch (below(5)) {
     case 0: break;
     case 1: base = 96, length = segments; break;
     case 2: base = 96 + segments, length = maps; break;
-    default:
-        base = get32(image + 96 + 8);
-        length = get32(image + 96 + 4);
-        break;
+    default: {
+        /* Descriptors as often as the other segments together. */
+        const uint8_t *entry = image + 96 + (below(2) ? 16 * (size_t)below(get32(image + 52)) : 0);
+        base = get32(entry + 8);
+        length = get32(entry + 4);
+    }
     }
     const size_t at = base + 4 * (size_t)below((uint32_t)(length / 4));
     return at + 4 <= size ? at : 0;
@@ -189,7 +191,7 @@ int main(int argc, char **argv)
         free(image_bytes);
     }
     printf("seed %u: %u rounds, %u accepted\n", seed, rounds, seen[ZS_OK]);
-    for (int error = ZS_ERROR_IMAGE_TRUNCATED; error <= ZS_ERROR_IMAGE_DESCRIPTOR; ++error) {
+    for (int error = ZS_ERROR_IMAGE_TRUNCATED; error <= ZS_ERROR_IMAGE_WEIGHTS; ++error) {
         printf("%6u %s\n", seen[error], zs_error_text((enum zs_error)error));
         if (!seen[error] || !seen[ZS_OK]) {
             fprintf(stderr, "seed %u: no round reached error %d (or none was accepted)\n", seed, error);

@@ -1,6 +1,7 @@
-/* Unit tests of the driver: test_driver IMAGE.
+/* Unit tests of the driver: test_driver IMAGE INTERSECT.
  *
  * IMAGE: a network with a dense input map "input", a layer "a" with ReLU and pooling and a layer "b" without pooling.
+ * INTERSECT: one for the intersect array, whose first layer has more output channels than there are lanes.
  * Prints each failed check; exit status 1 if there is one.
  */
 #include "fake.h"
@@ -314,6 +315,41 @@ static void test_image_descriptors(void)
     ACCEPT(descriptor_at(last, ZEROSKIP_DESCRIPTOR_POOL_ADDRESS), 4, 0xffffffffu);
     REFUSE_AT(descriptor_at(0, ZEROSKIP_DESCRIPTOR_POOL_ROW_BYTES), 4, 0xffffffffu, error, pool);
     REFUSE_AT(descriptor_at(last, ZEROSKIP_DESCRIPTOR_FULL_ROW_BYTES), 4, 0xffffffffu, error, full);
+}
+
+/* Of an image for the intersect array. */
+static void test_image_weights(void)
+{
+    const enum zs_error error = ZS_ERROR_IMAGE_WEIGHTS;
+    const uint32_t out_channels = get32(original + descriptor_at(0, ZEROSKIP_DESCRIPTOR_OUT_CHANNELS));
+    CHECK(good.array == 1 && out_channels > good.lanes);
+    /* Segment 1 holds the weights of layer 0: header, scales, rounds. */
+    const size_t first = get32(original + segment_at(1) + 8), rounds = first + 8 + 16 * (size_t)good.lanes;
+    const uint32_t beats = get32(original + first);
+    const size_t second = rounds + 8 * (size_t)beats;
+    REFUSE(first, 4, beats + 1, error);
+    REFUSE(first, 4, beats - 1, error);
+    REFUSE(first, 4, 0xffffffffu, error);
+    REFUSE_AT(first + 4, 4, 1, error, first);
+    REFUSE(second, 4, 0, error);
+    /* The maps of the first lane lie behind its start. */
+    ACCEPT(rounds, 4, 0xffffffffu);
+    REFUSE_AT(rounds + 8, 4, 0xffffffffu, error, first);
+    const size_t phases = descriptor_at(0, ZEROSKIP_DESCRIPTOR_PHASES);
+    REFUSE_AT(phases, 4, get32(original + phases) + 1, error, first);
+    REFUSE_AT(descriptor_at(0, ZEROSKIP_DESCRIPTOR_OUT_CHANNELS), 4, good.lanes + 1, error, second);
+    REFUSE_AT(segment_at(1) + 4, 4, get32(original + segment_at(1) + 4) - 8, error, second);
+
+    const enum zs_error field = ZS_ERROR_IMAGE_DESCRIPTOR;
+    const size_t address = descriptor_at(0, ZEROSKIP_DESCRIPTOR_WEIGHT_ADDRESS);
+    REFUSE(phases, 4, 0, field);
+    REFUSE(phases, 4, 8, field);
+    REFUSE(descriptor_at(0, ZEROSKIP_DESCRIPTOR_CHUNK_CHANNELS), 4, 0, field);
+    REFUSE(descriptor_at(0, ZEROSKIP_DESCRIPTOR_CHUNK_ROWS), 4, 0, field);
+    REFUSE(address, 4, good.link_base + good.descriptor_offset, field);
+    REFUSE(address, 4, good.link_base + good.log_offset, field);
+    REFUSE(address, 4, good.link_base - 8, field);
+    REFUSE(descriptor_at(0, ZEROSKIP_DESCRIPTOR_POOL_ADDRESS), 4, get32(original + address), field);
 }
 
 static void test_image_damage(void)
@@ -735,18 +771,25 @@ static void test_error_texts(void)
     }
 }
 
-int main(int argc, char **argv)
+/* Make the image in a file the one that the tests are about; exit status 2 if it is not good. */
+static void open_image(const char *path)
 {
-    if (argc != 2) {
-        fprintf(stderr, "usage: test_driver IMAGE\n");
-        return 2;
-    }
-    original = read_file(argv[1], &original_size);
+    free((void *)(uintptr_t)original);
+    original = read_file(path, &original_size);
     const enum zs_error error = zs_image_check(&good, original, original_size);
     if (error) {
-        fprintf(stderr, "%s: byte %u: %s\n", argv[1], good.fault, zs_error_text(error));
+        fprintf(stderr, "%s: byte %u: %s\n", path, good.fault, zs_error_text(error));
+        exit(2);
+    }
+}
+
+int main(int argc, char **argv)
+{
+    if (argc != 3) {
+        fprintf(stderr, "usage: test_driver IMAGE INTERSECT\n");
         return 2;
     }
+    open_image(argv[1]);
     test_init();
     test_init_stops_a_run();
     test_image_header();
@@ -774,6 +817,8 @@ int main(int argc, char **argv)
     test_corrupt_maps();
     test_corrupt_dense_map();
     test_error_texts();
+    open_image(argv[2]);
+    test_image_weights();
     printf("%d of %d checks failed\n", failures, checks);
     free((void *)(uintptr_t)original);
     return failures != 0;

@@ -73,10 +73,10 @@ def write_network(program, x, folder: Path) -> tuple[Path, Path]:
     return folder / "network.zsn", folder / "golden"
 
 
-def write_digits(folder: Path) -> tuple[Path, Path]:
-    """:func:`write_network` of the digit recogniser for ``tiny``, and a digit."""
+def write_digits(folder: Path, config=CONFIGS["tiny"]) -> tuple[Path, Path]:
+    """:func:`write_network` of the digit recogniser for ``config``, and a digit."""
     job = DigitsJob(1)
-    return write_network(compile_job(job, CONFIGS["tiny"]), job.inputs[0], folder)
+    return write_network(compile_job(job, config), job.inputs[0], folder)
 
 
 def assert_golden(golden: Path, folder: Path):

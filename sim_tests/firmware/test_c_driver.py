@@ -13,10 +13,10 @@ from sim_tests.golden_model.random_layers import DENSITIES, random_layer, random
 
 from .c_programs import FIRMWARE, make, need, run
 
-#: 16 bit values in blocks of 16 and of 32 channels.
+#: 16 bit values in blocks of 16 channels; `nullhop` has them in blocks of 32, `snapea` 8 bit values in blocks of 64.
 TINY16 = AcceleratorConfig("tiny16", value_width=16, groups=2, lanes=16, block=16, drain=4, weight_depth=160,
                            tile_slots=32, sum_windows=32, pool_columns=8)
-FORMATS = (CONFIGS["tiny"], CONFIGS["small"], TINY16, CONFIGS["nullhop"])
+FORMATS = (CONFIGS["tiny"], CONFIGS["small"], TINY16, CONFIGS["nullhop"], CONFIGS["snapea"])
 FUZZ_SEED, FUZZ_ROUNDS = 1, 4000
 
 
@@ -44,8 +44,8 @@ def image_for(config, folder, seed, channels=3):
 
 
 def test_driver_against_a_fake_accelerator(tmp_path):
-    _, image = image_for(CONFIGS["tiny"], tmp_path, seed=1)
-    assert run(*make("test_driver"), image).stdout.startswith("0 of ")
+    images = [image_for(CONFIGS[name], tmp_path, seed=1)[1] for name in ("tiny", "tiny_snapea")]
+    assert run(*make("test_driver"), *images).stdout.startswith("0 of ")
 
 
 @pytest.mark.parametrize("channels", [3, 40], ids=["dense", "compressed"])
@@ -101,7 +101,8 @@ def used_bytes(values, config, plan):
 
 def test_damaged_images(tmp_path):
     images = [image_for(config, tmp_path, seed, channels)[1]
-              for seed, (config, channels) in enumerate([(CONFIGS["tiny"], 3), (TINY16, 3), (CONFIGS["small"], 40)])]
+              for seed, (config, channels) in enumerate([(CONFIGS["tiny"], 3), (TINY16, 3), (CONFIGS["small"], 40),
+                                                         (CONFIGS["tiny_snapea"], 40)])]
     print(run(*make("fuzz_image"), FUZZ_SEED, FUZZ_ROUNDS, *images).stdout)
 
 

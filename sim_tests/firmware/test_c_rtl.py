@@ -6,31 +6,36 @@ import pytest
 
 from compiler.emit import compile_network
 from compiler.image import write_image
-from golden.network import QuantisedNetwork
+from golden.network import QuantisedNetwork, run_network
 from hw.configs import CONFIGS
-from sim_tests.golden_model.random_layers import random_layer, random_map, with_scales
+from sim_tests.golden_model.random_layers import random_layer, random_map, with_prediction, with_scales
 
 from .c_programs import assert_golden, library, make, need, run, write_digits, write_network
 
 pytestmark = pytest.mark.cosim
-TINY = CONFIGS["tiny"]
+
+
+@pytest.fixture(scope="module", params=["tiny", "tiny_snapea"])
+def config(request):
+    """The accelerator: one of each array."""
+    return CONFIGS[request.param]
 
 
 @pytest.fixture(scope="module")
-def digits(tmp_path_factory):
+def digits(config, tmp_path_factory):
     """Image and golden maps of the digit recogniser."""
-    return write_digits(tmp_path_factory.mktemp("digits"))
+    return write_digits(tmp_path_factory.mktemp("digits"), config)
 
 
 @pytest.fixture(scope="module")
-def program():
+def program(config):
     """The command line program with its library."""
     need("gcc", "gcc libc6-dev")
-    return [*make("zeroskip-sim"), "--library", library(TINY)]
+    return [*make("zeroskip-sim"), "--library", library(config)]
 
 
 @pytest.mark.parametrize("options", [[], ["--poll"]], ids=["interrupt", "poll"])
-def test_digits_equal_golden(program, digits, tmp_path, options):
+def test_digits_equal_golden(config, program, digits, tmp_path, options):
     image, golden = digits
     output = run(*program, *options, image, golden / "input.bin", tmp_path).stdout
     assert_golden(golden, tmp_path)
@@ -39,29 +44,46 @@ def test_digits_equal_golden(program, digits, tmp_path, options):
     for name, counters in rows.items():
         # Activities of two groups add up to all cycles of both (golden/README.md); the log is the accelerator's own.
         assert len(counters) == 10 and counters[0] > 0 and counters[1] > 0, name
-        assert sum(counters[2:8]) == TINY.groups * counters[0], name
+        assert sum(counters[2:8]) == config.groups * counters[0], name
 
 
-def test_compressed_input_and_maps_before_pooling(program, tmp_path):
+def run_network_with_pool(program, config, folder, *, predicts):
+    """Run a network with a compressed input and a map before pooling, each map against golden; returns what golden says
+    of its layers. With ``predicts`` the first one has a prediction."""
     seed = 5
     rng = np.random.default_rng(seed)
     first = random_layer(rng, "a", "input", (21, 9, 13), width=8, kernel=(3, 3), out_channels=18, pad=(1, 1, 1, 1),
                          pool=2, keep_full=True)
     second = random_layer(rng, "b", "a", first.pooled_shape, width=8, kernel=(1, 1), out_channels=40, relu=False)
+    first = with_prediction(rng, first) if predicts else first
     network = with_scales(QuantisedNetwork("two", 8, (21, 9, 13), False, (first, second), ("b",)), 1.0)
     x = random_map(rng, (21, 9, 13), width=8, signed=False, density=0.3)
-    image, golden = write_network(compile_network(network, TINY), x, tmp_path)
+    compiled = compile_network(network, config)
+    assert (compiled.choices["a"].tiling.phases > 1) == config.intersect
+    image, golden = write_network(compiled, x, folder)
     assert (golden / "a.full.bin").exists()
-    (tmp_path / "out").mkdir()
-    run(*program, image, golden / "input.bin", tmp_path / "out")
-    assert_golden(golden, tmp_path / "out")
+    (folder / "out").mkdir()
+    run(*program, image, golden / "input.bin", folder / "out")
+    assert_golden(golden, folder / "out")
+    return run_network(network, x)[1]
+
+
+def test_compressed_input_and_maps_before_pooling(config, program, tmp_path):
+    run_network_with_pool(program, config, tmp_path, predicts=False)
+
+
+def test_predictions_equal_golden(tmp_path):
+    config = CONFIGS["tiny_snapea"]
+    need("gcc", "gcc libc6-dev")
+    program = [*make("zeroskip-sim"), "--library", library(config)]
+    assert run_network_with_pool(program, config, tmp_path, predicts=True)["a"].missed > 0
 
 
 @pytest.mark.parametrize("mode", ["interrupt", "poll"])
-def test_errors_and_recovery(digits, mode):
+def test_errors_and_recovery(config, digits, mode):
     need("gcc", "gcc libc6-dev")
     image, golden = digits
-    run(*make("test_rtl"), library(TINY), image, golden / "input.bin", golden, mode)
+    run(*make("test_rtl"), library(config), image, golden / "input.bin", golden, mode)
 
 
 def damage(image, folder, offset, change):
@@ -80,7 +102,7 @@ def test_an_image_for_another_accelerator_is_refused(program, digits, tmp_path):
     assert "compiled for another configuration" in error
     other = damage(image, tmp_path, 20, 1)
     error = run(*program, other, golden / "input.bin", tmp_path, status=2).stderr
-    assert "compiled for an accelerator with other lanes or value width" in error
+    assert "compiled for an accelerator with another array, lanes or value width" in error
     seed = 1
     layer = random_layer(np.random.default_rng(seed), "a", "input", (3, 5, 5), width=8, kernel=(1, 1), out_channels=4)
     network = with_scales(QuantisedNetwork("one", 8, (3, 5, 5), False, (layer,), ("a",)), 1.0)

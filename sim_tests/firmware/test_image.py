@@ -17,24 +17,29 @@ from compiler.emit import compile_network
 from compiler.image import capability, image_bytes, write_image
 from golden.network import QuantisedNetwork, run_network
 from hw.configs import CONFIGS
-from hw.descriptor import DESCRIPTOR_BYTES, FIELD_BY_NAME, MAGIC
+from hw.descriptor import DESCRIPTOR_BYTES, FIELD_BY_NAME, MAGIC, unpack
 from hw.registers import LOG_BYTES
-from sim_tests.golden_model.random_layers import random_layer, random_map, with_scales
+from sim_tests.golden_model.random_layers import random_layer, random_map, with_prediction, with_scales
 
 from .c_programs import FIRMWARE, need, run
 
-CONFIG = CONFIGS["tiny"]
+CONFIG, INTERSECT = CONFIGS["tiny"], CONFIGS["tiny_snapea"]
+#: ZS_ERROR_IMAGE_TRUNCATED, _HEADER, _DESCRIPTOR and _WEIGHTS of firmware/include/zeroskip.h.
+TRUNCATED, HEADER_FIELD, DESCRIPTOR, WEIGHTS = 7, 12, 15, 16
 #: Bytes of header and of the entries of the tables, as docs/network-image.md says.
 HEADER, SEGMENT, MAP = 96, 16, 96
 
 
-def network(*, channels=3, signed=False):
-    """Two layers with every kind of map: both outputs of a pool, a layer without ReLU; 20 channels: none is dense."""
+def network(*, channels=3, signed=False, predicts=False):
+    """Two layers with every kind of map: both outputs of a pool, a layer without ReLU; 20 channels: none is dense.
+
+    With ``predicts`` the first layer has a prediction."""
     rng = np.random.default_rng(11)
     shape = (channels, 9, 7)
     first = random_layer(rng, "first", "input", shape, width=8, kernel=(3, 3), out_channels=18, pad=(1, 1, 1, 1),
                          pool=2, keep_full=True, signed_in=signed)
     last = random_layer(rng, "last", "first", first.pooled_shape, width=8, kernel=(1, 1), out_channels=5, relu=False)
+    first = with_prediction(rng, first) if predicts else first
     scales = {"input": 0.5, "first": 0.25, "first.full": 0.25, "last": 3.0}
     return with_scales(QuantisedNetwork("chain", 8, shape, signed, (first, last), ("last", "first.full")), scales)
 
@@ -46,6 +51,15 @@ def program():
 
 @pytest.fixture(scope="module")
 def data(program):
+    return image_bytes(program)
+
+
+@pytest.fixture(scope="module")
+def intersect_data():
+    """An image of the intersect array: a layer with a prediction, of several phases, chunks and kernel blocks."""
+    program = compile_network(network(channels=20, predicts=True), INTERSECT)
+    tiling = program.choices["first"].tiling
+    assert tiling.phases > 1 and tiling.chunk_channels < 20 and INTERSECT.lanes < 18
     return image_bytes(program)
 
 
@@ -86,12 +100,13 @@ def changed(data, kind, at, value):
     return sealed(data)
 
 
+@pytest.mark.parametrize("config", [CONFIG, INTERSECT], ids=lambda config: config.name)
 @pytest.mark.parametrize("options", [{}, {"channels": 20}, {"signed": True}], ids=str)
-def test_the_reader_finds_what_the_compiler_placed(tmp_path, options):
-    program = compile_network(network(**options), CONFIG, base_address=0x2000_0000)
+def test_the_reader_finds_what_the_compiler_placed(tmp_path, options, config):
+    program = compile_network(network(**options), config, base_address=0x2000_0000)
     write_image(program, tmp_path / "deep" / "net.zsn")
     image = read_image(tmp_path / "deep" / "net.zsn")
-    assert (image.name, image.capability, image.configuration) == ("chain", capability(CONFIG), CONFIG.configuration_id)
+    assert (image.name, image.capability, image.configuration) == ("chain", capability(config), config.configuration_id)
     assert (image.link_base, image.region_bytes) == (program.base, program.memory_bytes)
     assert image.descriptor_offset == program.descriptor_address - program.base
     assert (image.layer_count, image.log_offset) == (2, program.log_address - program.base)
@@ -104,7 +119,7 @@ def test_the_reader_finds_what_the_compiler_placed(tmp_path, options):
         assert (found.signed, found.dense, found.dense_shift) == (plan.signed, plan.dense, plan.dense_shift or 0), name
         assert (found.row_bytes, found.segment_bytes) == (plan.row_bytes, plan.segment_bytes), name
         assert found.scale == program.network.scales[name][0] and (found.value_width, found.block) == (8, 16), name
-        assert found.slot_bytes == CONFIG.slot_bytes, name
+        assert found.slot_bytes == config.slot_bytes, name
     assert {name: (found.layer, found.output) for name, found in image.maps.items()} == {
         "input": (None, False), "first.full": (0, True), "first": (0, False), "last": (1, True)}
 
@@ -127,6 +142,43 @@ def test_the_bytes_lie_where_the_format_says(program, data):
     plan = program.maps["last"]
     assert struct.unpack_from("<IIHHHBBIIdH", data, entry + 48) == (
         plan.address - program.base, plan.size, 5, 5, 4, 0b101, 0, plan.row_bytes, plan.segment_bytes, 3.0, 1)
+
+
+@pytest.mark.parametrize("name, changes", [
+    ("tiny", {}), ("small", {}), ("tiny", {"value_width": 16}), ("nullhop", {}), ("tiny_snapea", {}),
+    ("tiny_snapea", {"lanes": 32, "block": 32, "weight_depth": 224}), ("snapea", {})], ids=str)
+@pytest.mark.parametrize("channels", [3, 40])
+def test_both_drivers_take_every_kind_of_accelerator(c_error, name, changes, channels):
+    config = dataclasses.replace(CONFIGS[name], **changes)
+    rng = np.random.default_rng(3)
+    width = config.value_width
+    layer = random_layer(rng, "a", "input", (channels, 5, 6), width=width, kernel=(3, 2), out_channels=70)
+    layers = (layer, random_layer(rng, "b", "a", (70, 3, 5), width=width, kernel=(1, 1), out_channels=3))
+    data = image_bytes(compile_network(
+        with_scales(QuantisedNetwork("two", width, (channels, 5, 6), False, layers, ("b",)), 1.0), config))
+    image = parse_image(data)
+    assert c_error(data) == 0 and image.capability == capability(config) == (
+        config.groups | config.lanes << 5 | width << 14 | config.block << 19 | config.intersect << 28)
+    assert image.input.dense == (channels == 3) and image.maps["a"].slot_bytes == config.slot_bytes
+    for other in {"array": (2, 15), "width": (0, 4), "block": (0, 8, 48), "lanes": (0, config.lanes + 8)}.items():
+        for value in other[1]:
+            assert c_error(with_capability(data, **{other[0]: value})) == HEADER_FIELD
+    if config.intersect:
+        assert c_error(with_capability(data, width=16)) == HEADER_FIELD
+    if config.block == 64:
+        assert c_error(with_capability(data, array=0)) == HEADER_FIELD
+
+
+def with_capability(data, **changes):
+    """``data`` with other fields of its capability; the Python driver says that they are not possible."""
+    word, = struct.unpack_from("<I", data, 20)
+    for name, value in changes.items():
+        low, bits = {"lanes": (5, 9), "width": (14, 5), "block": (19, 7), "array": (28, 4)}[name]
+        word = word & ~((1 << bits) - 1 << low) | value << low
+    broken = changed(data, "I", 20, word)
+    with pytest.raises(ImageError, match="values of .* bits in blocks of .* are not possible in array"):
+        parse_image(broken)
+    return broken
 
 
 def test_the_same_program_gives_the_same_bytes(data):
@@ -300,6 +352,16 @@ def test_a_segment_of_a_dense_map_takes_a_beat_at_least(c_error):
     assert not accepted(broken) and c_error(broken)
 
 
+@pytest.mark.parametrize("shift, good", [(5, True), (6, False)])
+def test_a_dense_map_stores_32_channels_of_a_pixel_at_most(c_error, shift, good):
+    """Also with blocks of 64 channels."""
+    data = bytearray(image_bytes(compile_network(network(), CONFIGS["snapea"])))
+    height, segments, cell = 9, 2, 4 << shift
+    struct.pack_into("<I", data, FIRST_MAP + 52, height * segments * cell)
+    struct.pack_into("<BII", data, FIRST_MAP + 63, shift, segments * cell, cell)
+    assert accepted(sealed(data)) == (c_error(sealed(data)) == 0) == good
+
+
 def descriptor_at(data, layer, field):
     """The byte of a field of a descriptor in the file."""
     return struct.unpack_from("<I", data, HEADER + 8)[0] + layer * DESCRIPTOR_BYTES + 4 * FIELD_BY_NAME[field].word
@@ -334,6 +396,98 @@ def test_addresses_that_are_not_used_may_be_anything(data, c_error, layer, field
     assert parse_image(data).relocated(0x2000_0000)[word:word + 4] == b"\xff\xff\xff\xff"
 
 
+def weights_at(data, layer):
+    """The byte of the weight image of a layer in the file: that of its segment."""
+    return struct.unpack_from("<I", data, HEADER + (layer + 1) * SEGMENT + 8)[0]
+
+
+def second_block(data):
+    """The byte of the second kernel block's header in the weights of layer 0."""
+    at = weights_at(data, 0)
+    return at + 8 + INTERSECT.lanes * 16 + 8 * struct.unpack_from("<I", data, at)[0]
+
+
+#: What is changed: type, byte, new value or change of the old one.
+WEIGHT_DAMAGE = {
+    "a beat more": lambda data: ("I", weights_at(data, 0), 1),
+    "a beat less": lambda data: ("I", weights_at(data, 1), -1),
+    "a beat more in the second kernel block": lambda data: ("I", second_block(data), 1),
+    "a beat less in the second kernel block": lambda data: ("I", second_block(data), -1),
+    "high bits of a header": lambda data: ("Q", weights_at(data, 0), 1 << 32),
+    "highest bit of a header": lambda data: ("Q", weights_at(data, 0), 1 << 63),
+    "all beats of a header": lambda data: ("I", weights_at(data, 0), lambda beats: 2 ** 32 - 1),
+    "no beats": lambda data: ("I", weights_at(data, 0), lambda beats: 0),
+    "all bits of a map": lambda data: ("Q", weights_at(data, 1) + 16 + INTERSECT.lanes * 16, lambda bits: 2 ** 64 - 1),
+    "no bits in a map": lambda data: ("Q", second_block(data) + 16 + INTERSECT.lanes * 16, lambda bits: 0),
+    "a phase more": lambda data: ("I", descriptor_at(data, 0, "phases"), 1),
+    "a phase less": lambda data: ("I", descriptor_at(data, 0, "phases"), -1),
+    "an output channel more": lambda data: ("I", descriptor_at(data, 0, "out_channels"), 1),
+    "an output channel less": lambda data: ("I", descriptor_at(data, 1, "out_channels"), -1),
+    "no second kernel block": lambda data: ("I", second_block(data), lambda beats: 0),
+    "more input channels": lambda data: ("I", descriptor_at(data, 1, "in_channels"), 16),
+    "smaller chunks": lambda data: ("I", descriptor_at(data, 0, "chunk_rows"), -1),
+    "one chunk": lambda data: ("I", descriptor_at(data, 0, "chunk_channels"), 16),
+    "a kernel row less": lambda data: ("I", descriptor_at(data, 0, "kernel_rows"), -1),
+    "no kernel rows": lambda data: ("I", descriptor_at(data, 0, "kernel_rows"), lambda rows: 0),
+    "other weights": lambda data: ("I", descriptor_at(data, 1, "weight_address"), lambda address: struct.unpack_from(
+        "<I", data, descriptor_at(data, 0, "weight_address"))[0]),
+    "a beat further": lambda data: ("I", descriptor_at(data, 0, "weight_address"), 8),
+    "the last beat of the segment": lambda data: ("I", descriptor_at(data, 1, "weight_address"), struct.unpack_from(
+        "<I", data, HEADER + 2 * SEGMENT + 4)[0] - 8),
+    "a segment without the last beat": lambda data: ("I", HEADER + 2 * SEGMENT + 4, -8),
+}
+
+
+def with_change(data, kind, at, change):
+    """``data`` with the field at byte ``at`` changed by a number or a function, modulo its size."""
+    old, = struct.unpack_from(f"<{kind}", data, at)
+    new = change(old) if callable(change) else old + change
+    return changed(data, kind, at, new % (1 << 8 * struct.calcsize(kind)))
+
+
+@pytest.mark.parametrize("name", WEIGHT_DAMAGE)
+def test_weights_that_are_not_what_the_intersect_array_reads_are_refused(intersect_data, c_error, name):
+    broken = with_change(intersect_data, *WEIGHT_DAMAGE[name](intersect_data))
+    with pytest.raises(ImageError, match=r"the weights of descriptor [01] from channel (0|16) on do not have the \d+ "
+                                         "beats"):
+        parse_image(broken)
+    assert c_error(broken) == WEIGHTS
+
+
+@pytest.mark.parametrize("field, value, sentence", [
+    ("chunk_channels", 0, "descriptor 0 has 0x0 in chunk_channels"), ("chunk_rows", 0, "has 0x0 in chunk_rows"),
+    ("chunk_channels", 0x10000, "has 0x10000 in chunk_channels"), ("chunk_rows", 8, "has 0x8 in chunk_rows"),
+    ("phases", 0, "has 0x0 in phases"), ("phases", 8, "has 0x8 in phases"),
+    ("phases", 0xFFFF_FFFF, "has 0xffffffff in phases"),
+    ("weight_address", 0x1000_0000, "weights at 0x10000000, which no segment loads"),
+    ("weight_address", 0x0FFF_FFF8, "weights at 0xffffff8, which no segment loads"),
+    ("weight_address", 0xFFFF_FFF8, "weights at 0xfffffff8, which no segment loads"),
+    ("weight_address", "log", "which no segment loads"), ("weight_address", "map", "which no segment loads"),
+    ("full_address", "weights", "descriptor 0 writes to segment 2"),
+    ("pool_address", "weights", "descriptor 0 writes to segment 2"),
+    ("pool_address", 0x1000_0000, "descriptor 0 writes to the descriptors")])
+def test_a_descriptor_that_misleads_the_intersect_array_is_refused(intersect_data, c_error, field, value, sentence):
+    offsets = {"log": 48, "map": HEADER + 3 * SEGMENT + MAP + 48, "weights": HEADER + 2 * SEGMENT}
+    if value in offsets:
+        value = 0x1000_0000 + struct.unpack_from("<I", intersect_data, offsets[value])[0]
+    broken = changed(intersect_data, "I", descriptor_at(intersect_data, 0, field), value)
+    with pytest.raises(ImageError, match=sentence):
+        parse_image(broken)
+    assert c_error(broken) == DESCRIPTOR
+
+
+def test_values_and_places_of_weights_may_be_any(intersect_data, c_error):
+    """The number of bits in a map counts, not which they are; so do neither start values, scales nor values."""
+    first = weights_at(intersect_data, 0)
+    maps = first + 16 + INTERSECT.lanes * 16
+    bits, = struct.unpack_from("<H", intersect_data, maps)
+    assert bits not in (0, 0xFFFF)
+    for kind, at, value in (("H", maps, bits >> 1 | bits << 15 & 0xFFFF), ("Q", first + 8, 2 ** 64 - 1),
+                            ("Q", maps - 8, 2 ** 64 - 1), ("Q", second_block(intersect_data) - 8, 0)):
+        other = changed(intersect_data, kind, at, value)
+        assert accepted(other) and c_error(other) == 0
+
+
 def test_of_maps_with_one_name_the_first_is_found(data, c_error):
     data = changed(data, "48s", FIRST_MAP + MAP, b"last")
     image = parse_image(data)
@@ -356,7 +510,7 @@ def test_both_drivers_agree_on_names(data, c_error):
 
 
 def mutated(data, chance):
-    """A damaged image: cut, with wrong CRCs, or with fields of header, tables and descriptors that are not its own."""
+    """A damaged image: cut, with wrong CRCs, or with words of header, tables and segments that are not its own."""
     kind = chance.randrange(12)
     if kind == 0:
         return data[:chance.choice([chance.randrange(HEADER + 8), chance.randrange(len(data))])]
@@ -366,7 +520,10 @@ def mutated(data, chance):
         return bytes(broken) + bytes(chance.randrange(2))
     segments, maps = (size * struct.unpack_from("<I", data, at)[0] for size, at in ((SEGMENT, 52), (MAP, 56)))
     descriptors, = struct.unpack_from("<I", data, HEADER + 8)
-    parts = [(0, HEADER), (HEADER, segments), (HEADER + segments, maps), *2 * [(descriptors, 2 * DESCRIPTOR_BYTES)]]
+    weights = [(weights_at(data, layer), struct.unpack_from("<I", data, HEADER + (layer + 1) * SEGMENT + 4)[0])
+               for layer in range(2)]
+    parts = [(0, HEADER), (HEADER, segments), (HEADER + segments, maps), *2 * [(descriptors, 2 * DESCRIPTOR_BYTES)],
+             chance.choice(weights), (chance.choice(weights)[0], 8)]
     for _ in range(chance.randint(1, 3)):
         start, size = chance.choice(parts)
         at = start + 4 * chance.randrange(size // 4)
@@ -379,20 +536,20 @@ def mutated(data, chance):
     return sealed(broken)
 
 
-def test_both_drivers_agree_on_damaged_images(data, c_error):
+def test_both_drivers_agree_on_damaged_images(data, intersect_data, c_error):
     seed = 4
     chance = random.Random(seed)
     images = [data, image_bytes(compile_network(network(channels=20), CONFIG)),
-              image_bytes(compile_network(network(signed=True), CONFIGS["small"]))]
-    errors = dict.fromkeys(range(16), 0)
-    for number in range(6000):
+              image_bytes(compile_network(network(signed=True), CONFIGS["small"])), intersect_data,
+              image_bytes(compile_network(network(), CONFIGS["snapea"]))]
+    errors = dict.fromkeys(range(WEIGHTS + 1), 0)
+    for number in range(10000):
         broken = mutated(chance.choice(images), chance)
         error = c_error(broken)
         errors[error] += 1
         assert accepted(broken) == (error == 0), f"seed {seed}, number {number}: C says {error}"
-    # ZS_OK, and ZS_ERROR_IMAGE_TRUNCATED to ZS_ERROR_IMAGE_DESCRIPTOR.
-    assert min(errors[number] for number in (0, *range(7, 16))) > 10, errors
-    assert sum(errors[number] for number in range(1, 7)) == 0, errors
+    assert min(errors[number] for number in (0, *range(TRUNCATED, WEIGHTS + 1))) > 10, errors
+    assert sum(errors[number] for number in range(1, TRUNCATED)) == 0, errors
 
 
 def test_both_drivers_agree_on_the_last_address_that_fits(c_error):
@@ -400,7 +557,7 @@ def test_both_drivers_agree_on_the_last_address_that_fits(c_error):
     seed = 5
     chance = random.Random(seed)
     images = [image_bytes(compile_network(network(channels=channels), config)) for channels in (3, 40)
-              for config in (CONFIGS["tiny"], CONFIGS["small"])]
+              for config in (CONFIGS["tiny"], CONFIGS["small"], INTERSECT)]
     found = dict.fromkeys(("in_address", "weight_address", "full_address", "pool_address"), 0)
     for number in range(400):
         data, layer = chance.choice(images), chance.randrange(2)
@@ -425,14 +582,49 @@ def test_both_drivers_agree_on_the_last_address_that_fits(c_error):
     assert min(found.values()) > 10, found
 
 
-def test_what_is_accepted_stays_in_the_region(data):
-    """Random fields with right CRCs: refused, or within bounds; never another exception."""
+def read_weights(image, layer):
+    """Read the weights of a layer in a loaded region by golden/README.md, "Intersect array", beat by beat as
+    IntersectWeightLoader does: as many as the headers tell, which are used up exactly."""
+    fields = unpack(image.segments[0][1][layer * DESCRIPTOR_BYTES:(layer + 1) * DESCRIPTOR_BYTES])
+    loaded = {offset + at: content[at:at + 8] for offset, content in image.segments[1:]
+              for at in range(0, len(content) - 7, 8)}
+    lanes, block = (image.capability >> low & mask for low, mask in ((5, 511), (19, 127)))
+    at = fields["weight_address"] - image.link_base
+    for first in range(0, fields["out_channels"], lanes):
+        count = min(lanes, fields["out_channels"] - first)
+        beats = int.from_bytes(loaded[at], "little")
+        at += 8 + -(-count // block) * block * 16
+        rounds = iter([loaded[at + 8 * n] for n in range(beats)])
+        at += 8 * beats
+        for _ in range(fields["phases"]):
+            for channel in range(0, fields["in_channels"], fields["chunk_channels"]):
+                channels = min(fields["chunk_channels"], fields["in_channels"] - channel)
+                for row in range(0, fields["kernel_rows"], fields["chunk_rows"]):
+                    taps = min(fields["chunk_rows"], fields["kernel_rows"] - row) * fields["kernel_columns"]
+                    for _ in range(count):
+                        read_lane(rounds, taps * -(-channels // block) * block)
+        assert next(rounds, None) is None, "beats are left"
+
+
+def read_lane(beats, bits):
+    """Start, maps of so many ``bits``, values."""
+    next(beats)
+    maps = int.from_bytes(b"".join(next(beats) for _ in range(-(-bits // 64))), "little")
+    for _ in range(-(-bin(maps & (1 << bits) - 1).count("1") // 8)):
+        next(beats)
+
+
+@pytest.mark.parametrize("config", [CONFIG, INTERSECT], ids=lambda config: config.name)
+def test_what_is_accepted_stays_in_the_region(data, intersect_data, config):
+    """Random words with right CRCs: refused, or within bounds; never another exception."""
+    data = intersect_data if config.intersect else data
     chance = random.Random(2)
     accepted = 0
     for number in range(3000):
         broken = bytearray(data)
         for _ in range(chance.randint(1, 3)):
-            at = 4 * chance.randrange(struct.unpack_from("<I", data, HEADER + 8)[0] // 4 + 96)
+            at = 4 * chance.randrange(chance.choice([struct.unpack_from("<I", data, HEADER + 8)[0] // 4 + 96,
+                                                     len(data) // 4]))
             value = chance.choice([0, 1, 8, 4096, 0x1000_0000, 0xFFFF_FFFF, chance.getrandbits(32),
                                    struct.unpack_from("<I", broken, at)[0] ^ 1 << chance.randrange(32)])
             struct.pack_into("<I", broken, at, value)
@@ -447,6 +639,8 @@ def test_what_is_accepted_stays_in_the_region(data):
         assert image.log_offset + image.layer_count * LOG_BYTES <= region, label
         assert all(plan.offset + plan.size <= region for plan in image.maps.values()), label
         image.relocated(0)
+        for layer in range(config.intersect and image.layer_count):
+            read_weights(image, layer)
     assert 100 < accepted < 2900, "both happen"
 
 
@@ -460,8 +654,9 @@ def test_files_are_named_in_errors(tmp_path, data):
 
 # ---- the command -----------------------------------------------------------------------------------------------
 
-def test_the_command_writes_an_image_and_golden_maps(tmp_path):
-    arguments = ["--net", "digits", "--config", "tiny", "--check", str(tmp_path / "check"), "-o"]
+@pytest.mark.parametrize("config", [CONFIG, INTERSECT], ids=lambda config: config.name)
+def test_the_command_writes_an_image_and_golden_maps(tmp_path, config):
+    arguments = ["--net", "digits", "--config", config.name, "--check", str(tmp_path / "check"), "-o"]
     paths = tmp_path / "a.zsn", tmp_path / "b.zsn"
     for path in paths:
         result = CliRunner().invoke(command.app, [*arguments, str(path)])
@@ -471,7 +666,7 @@ def test_the_command_writes_an_image_and_golden_maps(tmp_path):
     maps = {}
     for name, plan in image.maps.items():
         maps[name] = np.fromfile(tmp_path / "check" / f"{name}.bin", "i1" if plan.signed else "u1").reshape(plan.shape)
-    program = command.compile_job(command.choose_job(command.Net.digits, None, None, None), CONFIG)
+    program = command.compile_job(command.choose_job(command.Net.digits, None, None, None), config)
     expected, _ = run_network(program.network, maps["input"])
     assert image_bytes(program) == paths[0].read_bytes() and set(maps) == set(expected)
     for name, values in expected.items():

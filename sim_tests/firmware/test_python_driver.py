@@ -35,14 +35,14 @@ from zeroskip.maps import decode_map, encode_map
 from boards.image import Net, choose_job, compile_job
 from compiler.emit import compile_network
 from compiler.image import image_bytes, write_image
-from golden.formats import decode, encode, plan_map
+from golden.formats import decode, dense_channels, encode, plan_map
 from golden.network import QuantisedNetwork, run_network
 from hw.configs import CONFIGS
 from hw.descriptor import DESCRIPTOR_BYTES, FIELD_BY_NAME, MAGIC
 from hw.generate_registers import ROOT
 from hw.registers import COUNTERS, ERRORS, IDENTITY, LOG_BYTES, REGISTERS, VERSION, register
 from sim_tests.bench.board_server import board_server
-from sim_tests.golden_model.random_layers import DENSITIES, random_layer, random_map, with_scales
+from sim_tests.golden_model.random_layers import DENSITIES, random_layer, random_map, with_prediction, with_scales
 
 PACKAGE = ROOT / "firmware/python/zeroskip"
 CONFIG = CONFIGS["tiny"]
@@ -58,8 +58,8 @@ def driver_map(plan, config):
                plan.dense_shift or 0, plan.row_bytes, plan.segment_bytes, 1.0, None, config.value_width, config.block)
 
 
-CASES = [(config, dense, signed, density) for config in ("tiny", "small", "nullhop") for dense in (False, True)
-         for signed in (False, True) for density in DENSITIES]
+CASES = [(config, dense, signed, density) for config in ("tiny", "small", "nullhop", "snapea")
+         for dense in (False, True) for signed in (False, True) for density in DENSITIES]
 
 
 @pytest.mark.parametrize("config, dense, signed, density", CASES)
@@ -67,7 +67,7 @@ def test_maps_have_the_bytes_of_golden(config, dense, signed, density):
     config = CONFIGS[config]
     rng = np.random.default_rng(5)
     for channels, height, width in ((1, 1, 1), (3, 2, 5), (config.block, 3, 4), (config.block + 1, 2, 3), (70, 3, 9)):
-        if dense and channels > config.block:
+        if dense and channels > dense_channels(config):
             continue
         plan = plan_map((channels, height, width), config, signed=signed, dense=dense)
         values = random_map(rng, (channels, height, width), width=config.value_width, signed=signed, density=density)
@@ -169,16 +169,18 @@ def test_digits_on_the_rtl_equal_golden(accelerator, digits):
         assert real.dtype == np.float32 and np.allclose(real, program.network.dequantise("fc2", expected["fc2"]))
 
 
-def chain(seed, *, dense=False):
-    """A random network with a compressed or dense signed input, every kind of output map, and an input for it."""
+def chain(seed, *, dense=False, signed=True, predicts=False):
+    """A random network with a compressed or dense input, every kind of output map, and an input for it; with
+    ``predicts`` the first layer has a prediction."""
     rng = np.random.default_rng(seed)
     shape = (int(rng.integers(2, 5)) if dense else int(rng.integers(17, 40)), int(rng.integers(5, 14)),
              int(rng.integers(5, 14)))
     first = random_layer(rng, "first", "input", shape, width=8, kernel=(3, 3), out_channels=20, pad=(1, 1, 1, 1),
-                         pool=2, keep_full=True, signed_in=True)
+                         pool=2, keep_full=True, signed_in=signed)
     last = random_layer(rng, "last", "first", first.pooled_shape, width=8, kernel=(2, 2), out_channels=5, relu=False)
-    network = with_scales(QuantisedNetwork("chain", 8, shape, True, (first, last), ("last", "first.full")), 0.5)
-    return network, random_map(rng, shape, width=8, signed=True, density=0.4)
+    first = with_prediction(rng, first) if predicts else first
+    network = with_scales(QuantisedNetwork("chain", 8, shape, signed, (first, last), ("last", "first.full")), 0.5)
+    return network, random_map(rng, shape, width=8, signed=signed, density=0.4)
 
 
 @pytest.mark.cosim
@@ -191,6 +193,29 @@ def test_random_networks_on_the_rtl_equal_golden(accelerator, tmp_path, seed, de
     expected, _ = run_network(network, x)
     check_maps(accelerator.run(x), expected, ["first.full", "last"], f"seed {seed}")
     check_maps(accelerator.run(x, maps=["first"]), expected, ["first"], f"seed {seed}")
+
+
+@pytest.mark.cosim
+def test_networks_on_the_intersect_array_equal_golden(tmp_path):
+    """Sums that stop and predictions; exact where there are none."""
+    config = CONFIGS["tiny_snapea"]
+    with board_server(tmp_path, config=config.name, base=BASE, seed=7) as server, \
+            Accelerator.from_socket(server.socket, server.memory, BASE) as accelerator:
+        for seed, options in ((6, {"signed": False}), (7, {"dense": True}), (8, {"signed": False, "predicts": True}),
+                              (9, {"predicts": True})):
+            network, x = chain(seed, **options)
+            program = compile_network(network, config)
+            expected, results = run_network(network, x)
+            predicts = "predicts" in options
+            assert (program.choices["first"].tiling.phases > 1) == (predicts or "signed" in options), seed
+            assert (results["first"].missed > 0) == predicts, seed
+            write_image(program, tmp_path / "net.zsn")
+            accelerator.load(tmp_path / "net.zsn")
+            check_maps(accelerator.run(x, maps=expected), expected, expected, f"seed {seed}")
+            assert sum(layer["lane_cycles"] for layer in accelerator.counters()) > 0
+        write_image(compile_network(chain(6)[0], CONFIG), tmp_path / "net.zsn")
+        with pytest.raises(BoardError, match="compiled for another accelerator: its capability"):
+            accelerator.load(tmp_path / "net.zsn")
 
 
 class IncoherentMemory(FileMemory):

@@ -28,6 +28,15 @@ RANGES = {"magic": (DESCRIPTOR_MAGIC, DESCRIPTOR_MAGIC), "dense_in": (0, 1), "wr
           "dense_shift": (0, 5), "kernel_rows": (0, 7), "kernel_columns": (0, 7),
           **dict.fromkeys(("in_height", "in_width", "in_channels", "out_height", "out_width", "out_channels"),
                           (1, 0xFFFF))}
+#: Values of the field ``array`` of the capability, and the value widths and blocks that there are with each.
+BROADCAST, INTERSECT = 0, 1
+FORMATS = {BROADCAST: ((8, 16), (16, 32)), INTERSECT: ((8,), (16, 32, 64))}
+#: The same as ``RANGES`` for the weight image of the intersect array.
+INTERSECT_RANGES = {"chunk_channels": (1, 0xFFFF), "chunk_rows": (1, 7), "phases": (1, 7)}
+#: Bytes of a beat.
+BEAT = 8
+#: Most channels that a dense map stores for a pixel.
+DENSE_CHANNELS = 32
 #: Address fields of a descriptor, each with the field that says whether it is used (None: always).
 ADDRESSES = (("in_address", None), ("weight_address", None), ("full_address", "write_full"), ("pool_address", "pool"))
 
@@ -164,9 +173,12 @@ def parse_image(data: bytes) -> Image:
     (_, _, _, _, size, _, capability, configuration, _, link_base, region_bytes, descriptor_offset, layer_count,
      log_offset, segment_count, map_count, input_map, name, _) = fields
     data = data[:size]
-    value_width, block, lanes = (_capability_field(capability, name) for name in ("value_width", "block", "lanes"))
-    if value_width not in (8, 16) or block not in (16, 32) or not lanes or lanes % block:
-        raise ImageError(f"values of {value_width} bits in blocks of {block} for {lanes} lanes are not possible")
+    array, value_width, block, lanes = (_capability_field(capability, name)
+                                        for name in ("array", "value_width", "block", "lanes"))
+    widths, blocks = FORMATS.get(array, ((), ()))
+    if value_width not in widths or block not in blocks or not lanes or lanes % block:
+        raise ImageError(f"values of {value_width} bits in blocks of {block} for {lanes} lanes are not possible in "
+                         f"array {array}")
     _check_region(link_base, region_bytes, log_offset, layer_count)
     tables = HEADER.size + SEGMENT_ENTRY.size * segment_count
     end = tables + MAP_ENTRY.size * map_count
@@ -183,7 +195,7 @@ def parse_image(data: bytes) -> Image:
         by_name.setdefault(plan.name, plan)
     image = Image(_text(name, "the network"), capability, configuration, link_base, region_bytes, descriptor_offset,
                   layer_count, log_offset, segments, by_name, maps[input_map])
-    _check_descriptors(image, descriptors, block, lanes, value_width)
+    _check_descriptors(image, array, block, lanes, value_width)
     return image
 
 
@@ -279,15 +291,21 @@ def _addresses(data):
                 yield record, DESCRIPTOR_WORDS[name]
 
 
-def _check_descriptors(image, descriptors, block, lanes, value_width):
-    """What descriptors make the accelerator read and write lies in the region, and no output on a descriptor."""
+def _check_descriptors(image, array, block, lanes, value_width):
+    """What descriptors make the accelerator read and write lies in the region, and no output on what steers it."""
+    # Descriptors, and the weights of the intersect array.
+    kept = image.segments if array == INTERSECT else image.segments[:1]
     for layer in range(image.layer_count):
         words = struct.unpack_from(f"<{DESCRIPTOR_BYTES // 4}I", image.segments[0][1], layer * DESCRIPTOR_BYTES)
         fields = {name: words[word] for name, word in DESCRIPTOR_WORDS.items()}
-        for name, (low, high) in RANGES.items():
+        for name, (low, high) in {**RANGES, **(INTERSECT_RANGES if array == INTERSECT else {})}.items():
             if not low <= fields[name] <= high or name == "pool" and fields[name] == 1:
                 raise ImageError(f"descriptor {layer} has {fields[name]:#x} in {name}")
-        sizes = _accesses(fields, block, lanes, value_width)
+        sizes = _accesses(fields, block, value_width)
+        if array == INTERSECT:
+            _check_weights(image, layer, fields, block, lanes)
+        else:
+            sizes["weight_address"] = _weight_bytes(fields, block, lanes, value_width)
         # Below link_base the offset wraps to one far beyond the region.
         spans = {name: ((fields[name] - image.link_base) % (1 << 32), size) for name, size in sizes.items()}
         spans["in_block_bytes"] = spans["in_address"][0] + _last_block(fields, block), sizes["in_address"]
@@ -296,8 +314,16 @@ def _check_descriptors(image, descriptors, block, lanes, value_width):
                 first = (span[0] + image.link_base) % (1 << 32)
                 raise ImageError(f"descriptor {layer} has {span[1]} bytes from {first:#x} on in {name}, which are "
                                  "outside of the region")
-            if name in ("full_address", "pool_address") and _overlap(span, descriptors):
-                raise ImageError(f"descriptor {layer} writes to the descriptors from {fields[name]:#x} on")
+            if name in ("full_address", "pool_address"):
+                _check_output(layer, span, kept)
+
+
+def _check_output(layer, span, segments):
+    """What a layer writes, (offset, size), is on none of the ``segments``."""
+    for index, (offset, content) in enumerate(segments):
+        if _overlap(span, (offset, len(content))):
+            raise ImageError(f"descriptor {layer} writes to {f'segment {index}' if index else 'the descriptors'} from "
+                             f"{span[0]:#x} on")
 
 
 def _last_block(fields, block):
@@ -306,31 +332,93 @@ def _last_block(fields, block):
     return 0 if fields["dense_in"] else (-(-fields["in_channels"] // block) - 1) * distance
 
 
-def _accesses(fields, block, lanes, value_width):
-    """Bytes from each address in use of a descriptor on that the accelerator may access, for an input those of a
-    block of channels."""
+def _accesses(fields, block, value_width):
+    """Bytes from each address of a map in use of a descriptor on that the accelerator may access, for an input those of
+    a block of channels."""
     def size(kind, height, width, used):
         return _extent(height, width, fields[f"{kind}_row_bytes"], fields[f"{kind}_segment_bytes"], used)
-
-    def weights(channels):
-        """Scales and weights of a kernel block."""
-        taps = fields["kernel_rows"] * fields["kernel_columns"]
-        return -(-channels // block) * block * 16 + taps * fields["in_channels"] * (
-            -(-channels * value_width // 64) * 8)
 
     out_height, out_width, pool = fields["out_height"], fields["out_width"], fields["pool"]
     shift = fields["dense_shift"] if fields["dense_in"] else None
     used = _used_bytes(fields["out_channels"], None, block, value_width)
-    blocks, rest = divmod(fields["out_channels"], lanes)
     accesses = {"in_address": size("in", fields["in_height"], fields["in_width"],
-                                  _used_bytes(1, shift, block, value_width)),
-               "weight_address": blocks * weights(lanes) + weights(rest)}
+                                   _used_bytes(1, shift, block, value_width))}
     if fields["write_full"]:
         accesses["full_address"] = size("full", out_height, out_width, used)
     if pool:
         pooled = (max(1, -(-(n - pool) // 2) + 1) for n in (out_height, out_width))
         accesses["pool_address"] = size("pool", *pooled, used)
     return accesses
+
+
+def _weight_bytes(fields, block, lanes, value_width):
+    """Bytes of a weight image of the broadcast array."""
+    def kernel_block(channels):
+        """Scales and weights."""
+        taps = fields["kernel_rows"] * fields["kernel_columns"]
+        return _scale_bytes(channels, block) + taps * fields["in_channels"] * _whole_beats(channels * value_width // 8)
+
+    blocks, rest = divmod(fields["out_channels"], lanes)
+    return blocks * kernel_block(lanes) + kernel_block(rest)
+
+
+def _scale_bytes(lanes, block):
+    """Bytes of the scales of a kernel block."""
+    return -(-lanes // block) * block * 2 * BEAT
+
+
+def _whole_beats(size):
+    """``size`` bytes rounded up to whole beats."""
+    return -(-size // BEAT) * BEAT
+
+
+def _check_weights(image, layer, fields, block, lanes):
+    """The weight image of a layer of the intersect array is loaded, and as long as the accelerator will find it: each
+    header tells the beats that the maps behind it make."""
+    content = _loaded(image, (fields["weight_address"] - image.link_base) % (1 << 32))
+    if content is None:
+        raise ImageError(f"descriptor {layer} has weights at {fields['weight_address']:#x}, which no segment loads")
+    at = 0
+    for first in range(0, fields["out_channels"], lanes):
+        count = min(lanes, fields["out_channels"] - first)
+        beats = int.from_bytes(content[at:at + BEAT], "little")
+        rounds = at + BEAT + _scale_bytes(count, block)
+        at = _rounds_end(content, rounds, fields, block, count)
+        if at - rounds != beats * BEAT or at > len(content):
+            raise ImageError(f"the weights of descriptor {layer} from channel {first} on do not have the {beats} beats "
+                             f"that their header tells, or do not lie in their segment")
+
+
+def _loaded(image, offset):
+    """What is loaded from ``offset`` in the region on, by one segment; None if nothing is. Descriptors do not count:
+    loading changes them."""
+    for first, content in image.segments[1:]:
+        if first <= offset < first + len(content):
+            return content[offset - first:]
+    return None
+
+
+def _rounds_end(content, at, fields, block, lanes):
+    """The byte behind the rounds of a kernel block of ``lanes``, which begin at byte ``at`` of ``content``; a byte
+    behind the end of ``content`` if it has not all of them."""
+    for words in _round_words(fields, block):
+        map_bytes = words * block // 8
+        for _ in range(lanes):
+            maps = at + BEAT
+            ones = bin(int.from_bytes(content[maps:maps + map_bytes], "little")).count("1")
+            at = maps + _whole_beats(map_bytes) + _whole_beats(ones)
+            if at > len(content):
+                return at
+    return at
+
+
+def _round_words(fields, block):
+    """For each round of a kernel block, phase by phase and chunk by chunk, the map words of a lane."""
+    for _ in range(fields["phases"]):
+        for channel in range(0, fields["in_channels"], fields["chunk_channels"]):
+            blocks = -(-min(fields["chunk_channels"], fields["in_channels"] - channel) // block)
+            for row in range(0, fields["kernel_rows"], fields["chunk_rows"]):
+                yield min(fields["chunk_rows"], fields["kernel_rows"] - row) * fields["kernel_columns"] * blocks
 
 
 def _slot_bytes(block, value_width):
@@ -368,7 +456,7 @@ def _map(entry, value_width, block, region_bytes, layer_count):
         raise ImageError(f"map {name} has the scale {scale}")
     if plan.layer is not None and layer >= layer_count:
         raise ImageError(f"map {name} is written by layer {layer} of {layer_count}")
-    if dense_shift and not plan.dense or plan.dense and not channels <= 1 << dense_shift <= block:
+    if dense_shift and not plan.dense or plan.dense and not channels <= 1 << dense_shift <= min(block, DENSE_CHANNELS):
         raise ImageError(f"map {name} of {channels} channels stores 2**{dense_shift} for a pixel")
     # Multiples of 8: the hardware reads whole beats.
     if segment_bytes % 8 or row_bytes % 8 or segment_bytes < plan.used_bytes \
