@@ -185,14 +185,15 @@ class Network:
             padded = functional.pad(torch.from_numpy(gather(maps, layer.inputs))[None], (left, right, top, bottom))
             full = functional.conv2d(padded, weights, bias, stride=layer.stride)
             full = full.clamp(0 if layer.relu else layer.low, torch.inf if layer.high is None else layer.high)
-            last = _pool_float(full, layer.pool, layer.pool_ceil) if layer.pool else full
+            last = pool_float(full, layer.pool, layer.pool_ceil) if layer.pool else full
             for target, values in zip(layer.targets, (full, last)[-len(layer.targets):], strict=True):
                 maps[target.map][target.first:target.first + len(weights)] = values[0].numpy()
         return maps
 
 
-def _pool_float(full, kernel, ceil_mode):
-    """Max-pool; in ceil mode a side shorter than the kernel gives one output, which PyTorch refuses."""
+def pool_float(full, kernel, ceil_mode):
+    """Max-pool of ``full`` [1, C, H, W], stride 2; in ceil mode a side shorter than the kernel gives one output, which
+    PyTorch refuses."""
     if ceil_mode:
         height, width = full.shape[2:]
         rows, columns = pooled_length(height, kernel), pooled_length(width, kernel)

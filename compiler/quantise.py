@@ -10,6 +10,8 @@ The scales of the input channels are folded into the weights, ``v[o, c] = w[o, c
 each output channel, ``s_v = max|v| / (2**(A-1) - 1)``: maps of any scales can be read together. The multiplier of a
 channel is ``s_v / s_out``, written as ``scale / 2**shift`` with a scale of 16 bits.
 
+In 8-bit mode, biases also make up for what the mean of each channel lost (``bias_correction.py``).
+
 A layer reads signed or unsigned values: if a writer of one of its maps can give values below 0, all of them are signed.
 
 Source: B. Jacob et al., CVPR 2018, section 2; golden/README.md, "Requantisation".
@@ -23,6 +25,7 @@ from golden.network import QuantisedNetwork, linked
 from golden.postprocess import value_limits
 from hw.config import SCALE_BITS, SHIFT_BITS, AcceleratorConfig
 
+from .bias_correction import correct_bias
 from .graph import Network
 
 #: 16-bit maps span this many times the largest calibrated value: a bit is lost, other inputs do not saturate.
@@ -76,8 +79,9 @@ def quantise(network: Network, calibration: list, config: AcceleratorConfig, *,
         layers.append(_quantise_layer(layer, network, signed, scales, out_scales[layer.name], config))
         for target in layer.targets:
             scales[target.map][target.first:target.first + len(layer.weights)] = out_scales[layer.name]
-    return QuantisedNetwork(network.name, config.value_width, network.input_shape, signed[network.input_name],
-                            tuple(layers), network.outputs, scales, network.input_name)
+    quantised = QuantisedNetwork(network.name, config.value_width, network.input_shape, signed[network.input_name],
+                                 tuple(layers), network.outputs, scales, network.input_name)
+    return correct_bias(network, quantised, calibration, config) if config.value_width == 8 else quantised
 
 
 def clip_scale(values: np.ndarray, width: int, signed: bool) -> float:

@@ -129,14 +129,15 @@ def calibration_maps(case, data: Data) -> list[np.ndarray]:
 
 def measure_accuracy(case, data: Data, benchmark: Benchmark, config: AcceleratorConfig, count: int,
                      stages: Stages) -> dict:
-    """Mean scores of the integers of ``config``, and of the float network if there are labels, on the first ``count``
-    inputs."""
+    """Mean scores of the integers of ``config`` on the first ``count`` inputs; if there are labels, also of the float
+    network, and ``flips``: on how many inputs the integers score less (``lost``) and more (``won``) than it, and how
+    many have several largest outputs (``ties``)."""
     bits = f"{config.value_width} bits"
     with stages.stage(f"{benchmark.name}: {bits}, quantise"):
         quantised = quantise(case.network(config), calibration_maps(case, data), config)
     count = min(count, len(data.items))
     batch = max(1, BATCH_VALUES // sum(int(np.prod(shape)) for shape in quantised.maps.values()))
-    found, reference = [], []
+    found, reference, ties = [], [], 0
     with stages.stage(f"{benchmark.name}: {bits}, inputs", count) as update:
         for first in range(0, count, batch):
             numbers = range(first, min(first + batch, count))
@@ -147,11 +148,15 @@ def measure_accuracy(case, data: Data, benchmark: Benchmark, config: Accelerator
                 ours = case.outputs(real_maps(quantised, {name: values[place] for name, values in maps.items()}))
                 # A map has three dimensions; the file's output may have fewer.
                 ours = [np.reshape(one, other.shape) for one, other in zip(ours, expected, strict=True)]
+                ties += int(np.count_nonzero(ours[0] == ours[0].max()) > 1)
                 found.append(benchmark.measure.score(ours, expected, label))
                 reference.append(benchmark.measure.score(expected, expected, label))
             update(numbers[-1] + 1, f"{numbers[-1] + 1} of {count}")
-    return {"quantised": float(np.mean(found)), "float": None if data.labels is None else float(np.mean(reference)),
-            "inputs": count, "data": data.text}
+    found, reference, labelled = np.array(found), np.array(reference), data.labels is not None
+    flips = {"lost": int((found < reference).sum()), "won": int((found > reference).sum()),
+             "ties": ties}
+    return {"quantised": float(found.mean()), "float": float(reference.mean()) if labelled else None,
+            "flips": flips if labelled else None, "inputs": count, "data": data.text}
 
 
 def real_maps(quantised: QuantisedNetwork, maps: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

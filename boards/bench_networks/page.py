@@ -1,4 +1,6 @@
 """docs/results/networks.md from the results in ``build/networks``."""
+from math import comb
+
 from hw.configs import get_config
 
 from .registry import BENCHMARKS, Benchmark
@@ -19,6 +21,9 @@ NOTES = """\
   float network with rounding in it. Calibration inputs are others than those that are counted, except for RoshamboNet
   (every 15th frame). Without labels the outputs of the float network (ONNX Runtime) are the reference. Points lost are
   checked against {eight:g} for 8 bits and {sixteen:g} for 16 bits; one of 175 photographs is 0.6 points.
+- **Lost / won**: inputs that the float network gets right and 8 bits wrong, and the other way round. Beside a missed
+  bound, p is how likely two equally good networks are to be at least as far apart (exact McNemar test, two-sided), and
+  how many inputs have a tie at the top, which integers of 8 bits leave where real scores have none.
 - **Layers** are descriptors: a residual sum is one for each block of channels, a max-pool 3x3 with stride 1 several.
   **MMACs** are those of the float network, a fully connected layer included.
 - **Cycles**: from start to interrupt for one input, the loading of weights included, by the counters of the RTL
@@ -62,8 +67,21 @@ def check(benchmark: Benchmark, result: dict) -> list[str]:
             lost = result[step]["float"] - result[step]["quantised"]
             if lost > bound + 1e-9:
                 lines.append(f"{benchmark.title}: {step} lose {lost:.2f} points on {result[step]['inputs']} inputs, "
-                             f"more than {bound:g}")
+                             f"more than {bound:g} ({_flips_text(**result[step]['flips'])})")
     return lines
+
+
+def mcnemar(lost: int, won: int) -> float:
+    """Two-sided p-value of the exact McNemar test: how likely the heads of ``lost + won`` throws of a fair coin are at
+    least as far from half of them as ``lost`` is. Source: Q. McNemar, Psychometrika 12, 1947."""
+    flips = lost + won
+    tail = sum(comb(flips, heads) for heads in range(min(lost, won) + 1))
+    return min(1.0, 2 * tail / 2 ** flips)
+
+
+def _flips_text(lost, won, ties):
+    return (f"{lost} lost, {won} won against float, p = {mcnemar(lost, won):.2g}; on {ties} inputs several classes "
+            f"share the largest score")
 
 
 def _row(benchmark, result):
@@ -82,6 +100,7 @@ def _row(benchmark, result):
            or missing}
     row["float"] = form(scores[0]["float"]) if labelled else "-"
     row |= {step: form(result[step]["quantised"]) if step in result else missing for step in BOUNDS}
+    row["lost / won"] = "{lost} / {won}".format(**result["8 bits"]["flips"]) if labelled and "8 bits" in result else "-"
     row |= {"configuration": f"{rtl['config']}" if rtl else missing,
             "mismatches": f"{rtl['mismatches']} of {rtl['compared']:,}" if rtl else missing,
             "cycles, RTL": f"{rtl['cycles']:,}" if rtl else missing,

@@ -11,10 +11,10 @@ from torch import nn
 from typer.testing import CliRunner
 
 from boards.bench_networks import __main__ as bench
-from boards.bench_networks import modules
+from boards.bench_networks import measure, modules
 from boards.bench_networks.batch import EXACT32, SCALABLE, run_batch
 from boards.bench_networks.data import Data, MissingData, cut, data_file, imagenet, imagenet_or_photos
-from boards.bench_networks.page import check, networks_page
+from boards.bench_networks.page import check, mcnemar, networks_page
 from boards.bench_networks.registry import BENCHMARKS, DECIBELS, TOP1, Benchmark, _face_overlap, _module
 from compiler.progress import Stages
 from golden.layer import QuantisedLayer, Slice, Target
@@ -159,6 +159,8 @@ def test_a_network_is_measured_and_steps_are_kept(folders, monkeypatch):
         assert result[step]["inputs"] == 20 and result[step]["float"] == 100.0
     # Few inputs lie near a border between two classes, and 16 bits are as good as float32.
     assert 85 <= result["8 bits"]["quantised"] <= 100 and result["16 bits"]["quantised"] == 100
+    flips = result["8 bits"]["flips"]
+    assert flips == {"lost": round((100 - result["8 bits"]["quantised"]) / 5), "won": 0, "ties": flips["ties"]}
 
     monkeypatch.setattr(bench, "load_case", lambda *_: pytest.fail("a step that is there was measured again"))
     assert run_measure(SMALL, folders) == result
@@ -170,6 +172,42 @@ def test_signal_to_noise_compares_each_score_with_its_own(folders):
     """The classifier's map has three dimensions, the file's output one."""
     result = run_measure(replace(SMALL, measure=DECIBELS), folders)
     assert 20 < result["8 bits"]["quantised"] < 60 < result["16 bits"]["quantised"]
+
+
+def test_flips_are_counted_in_pairs(folders):
+    """Where labels are wrong, 8 bits cannot lose; without labels nothing is counted."""
+    def wrong_data(labels=True):
+        data = small_data()
+        return replace(data, labels=(data.labels + 1) % CLASSES if labels else None)
+    result = run_measure(replace(SMALL, data=wrong_data), folders)["8 bits"]
+    assert result["float"] == 0 and result["flips"]["lost"] == 0
+    assert result["flips"]["won"] == round(result["quantised"] / 5)
+    unlabelled = replace(SMALL, name="unlabelled", data=lambda: wrong_data(False))
+    assert run_measure(unlabelled, folders)["8 bits"]["flips"] is None
+
+
+def test_flips_of_a_network_that_answers_at_random(folders, monkeypatch):
+    """Outputs of class 0 for every input, or of all classes for odd ones: lost and won do not cancel, ties are counted.
+    """
+    labels = np.array([0, 1] * 15)
+    benchmark = replace(SMALL, data=lambda: replace(small_data(), labels=labels))
+    floats = []
+    answers = iter([np.ones((1, CLASSES)) if number % 2 else np.eye(CLASSES)[:1] for number in range(100)])
+    monkeypatch.setattr(measure.OnnxCase, "outputs", lambda *_: [next(answers)])
+    expected = measure.OnnxCase.expected
+    monkeypatch.setattr(measure.OnnxCase, "expected",
+                        lambda *arguments: floats.append(expected(*arguments)) or floats[-1])
+    result = run_measure(benchmark, folders)["8 bits"]
+    right = np.array([outputs[0].argmax() for outputs in floats[:20]]) == labels[:20]
+    assert result["flips"] == {"lost": int((right & (labels[:20] == 1)).sum()),
+                               "won": int((~right & (labels[:20] == 0)).sum()), "ties": 10}
+    assert min(result["flips"].values()) > 0
+
+
+@pytest.mark.parametrize(("lost", "won", "p"), [(0, 0, 1), (2, 0, 0.5), (3, 3, 1), (6, 3, 260 / 512),
+                                                    (1, 9, 22 / 1024)])
+def test_mcnemar(lost, won, p):
+    assert mcnemar(lost, won) == mcnemar(won, lost) == pytest.approx(p)
 
 
 def test_a_step_asked_for_differently_is_measured_again(folders, monkeypatch):
@@ -200,8 +238,10 @@ def step(**values):
 
 def made_up_result():
     return {"network": step(convolutions=4, macs=38_400_000),
-            "8 bits": step(config="default", inputs=50, float=80.0, quantised=79.5, data="some digits"),
-            "16 bits": step(config="nullhop", inputs=40, float=80.0, quantised=79.9, data="some digits"),
+            "8 bits": step(config="default", inputs=50, float=80.0, quantised=79.5, data="some digits",
+                           flips={"lost": 3, "won": 2, "ties": 4}),
+            "16 bits": step(config="nullhop", inputs=40, float=80.0, quantised=79.9, data="some digits",
+                            flips={"lost": 1, "won": 1, "ties": 0}),
             "rtl": step(config="default", cycles=200_000, layers=6, mismatches=0, compared=1234, utilisation=0.5),
             "model": step(cycles=201_000)}
 
@@ -210,8 +250,8 @@ def test_page_holds_what_was_measured():
     page = networks_page({"resnet-20": made_up_result()}, {"googlenet": "set ZEROSKIP_DATA"})
     line = next(line for line in page.splitlines() if line.startswith("| ResNet-20 |"))
     cells = [cell.strip() for cell in line.strip("|").split("|")]
-    assert cells == ["ResNet-20", "4", "6", "38.4", "top-1", "50 / 40", "80.0 %", "79.5 %", "79.9 %", "default",
-                     "0 of 1,234", "200,000", "201,000", "+0.500 %", "50.0 %", "0.50x", "2.5"]
+    assert cells == ["ResNet-20", "4", "6", "38.4", "top-1", "50 / 40", "80.0 %", "79.5 %", "79.9 %", "3 / 2",
+                     "default", "0 of 1,234", "200,000", "201,000", "+0.500 %", "50.0 %", "0.50x", "2.5"]
     line = next(line for line in page.splitlines() if line.startswith("| GoogLeNet"))
     assert line.count("not run") == 12
     assert "- GoogLeNet's shapes: set ZEROSKIP_DATA\n" in page and "Bounds that are missed:\n\n- none\n" in page
@@ -224,8 +264,10 @@ def test_missed_bounds_are_named():
     result["rtl"]["mismatches"] = 3
     assert check(benchmark, result) == [
         "ResNet-20: 3 values in the RTL differ from golden",
-        "ResNet-20: 8 bits lose 1.10 points on 50 inputs, more than 1",
-        "ResNet-20: 16 bits lose 0.30 points on 40 inputs, more than 0.2"]
+        "ResNet-20: 8 bits lose 1.10 points on 50 inputs, more than 1 (3 lost, 2 won against float, p = 1; on 4 inputs "
+        "several classes share the largest score)",
+        "ResNet-20: 16 bits lose 0.30 points on 40 inputs, more than 0.2 (1 lost, 1 won against float, p = 1; on 0 "
+        "inputs several classes share the largest score)"]
 
 
 def run_main(*arguments):

@@ -1,0 +1,146 @@
+"""Bias correction: means come back, only biases change, exact channels and lone inputs change nothing, no sum wraps."""
+import dataclasses
+
+import numpy as np
+import pytest
+
+from compiler import quantise as quantise_module
+from compiler.bias_correction import correct_bias
+from compiler.graph import Layer, Network, Slice, Target
+from compiler.quantise import check_sums, quantise
+from golden.network import QuantisedNetwork, run_network
+from hw.configs import CONFIGS
+
+TINY, NULLHOP = CONFIGS["tiny"], CONFIGS["nullhop"]
+SHAPE = (3, 14, 14)
+
+
+def deep_network(depth=6, seed=0):
+    """``depth`` layers, pooled and side by side in places, then one of signed values."""
+    rng = np.random.default_rng(seed)
+
+    def make(name, source, channels, inputs, kernel=3, **more):
+        weights = rng.normal(size=(channels, inputs, kernel, kernel)) * np.sqrt(2 / (inputs * kernel * kernel))
+        return Layer(name, [Slice(source, 0, inputs)], weights, rng.normal(size=channels) * 0.1, **more)
+    layers = [make("first", "input", 16, 3, pad=(1, 1, 1, 1), pool=2, pool_ceil=True, full=Target("first.full")),
+              make("left", "first", 16, 16, pad=(1, 1, 1, 1), output=Target("both")),
+              make("right", "first", 16, 16, 1, high=2.0, output=Target("both", 16))]
+    source, count = "both", 32
+    for number in range(depth - 3):
+        layers.append(make(f"layer{number}", source, 24, count, pad=(1, 1, 1, 1)))
+        source, count = f"layer{number}", 24
+    layers += [make("last", source, 10, count, relu=False), make("side", "first.full", 5, 16, 1, relu=False, low=-0.5)]
+    return Network("deep", SHAPE, layers, outputs=("last", "side"))
+
+
+def inputs(count, seed):
+    rng = np.random.default_rng(seed)
+    return [rng.uniform(0, 1, SHAPE).astype(np.float32) for _ in range(count)]
+
+
+def quantise_without(monkeypatch, network, calibration, config=TINY) -> QuantisedNetwork:
+    """What ``quantise`` gives to the correction."""
+    with monkeypatch.context() as patched:
+        patched.setattr(quantise_module, "correct_bias", lambda network, quantised, *_: quantised)
+        return quantise(network, calibration, config)
+
+
+def errors(network, quantised, xs, name):
+    """Differences of map ``name`` to the real network, [N, C, H, W]."""
+    return np.stack([quantised.dequantise(name, run_network(quantised, quantised.quantise_input(x))[0][name])
+                     - network.run_float(x)[name] for x in xs])
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_means_and_errors_of_inputs_that_it_has_not_seen(monkeypatch, seed):
+    network, calibration, xs = deep_network(seed=seed), inputs(16, 10 + seed), inputs(8, 20 + seed)
+    before = quantise_without(monkeypatch, network, calibration)
+    after = quantise(network, calibration, TINY)
+    means = {}
+    for name, quantised in (("before", before), ("after", after)):
+        found = errors(network, quantised, xs, "last")
+        means[name] = np.sqrt((found.mean((0, 2, 3)) ** 2).mean()), np.sqrt((found ** 2).mean())
+    # The mean of each channel, and with it the whole error.
+    assert means["after"][0] < 0.5 * means["before"][0], (seed, means)
+    assert means["after"][1] < means["before"][1], (seed, means)
+
+
+def test_only_biases_change(monkeypatch):
+    network, calibration = deep_network(), inputs(4, 1)
+    before, after = quantise_without(monkeypatch, network, calibration), quantise(network, calibration, TINY)
+    for old, new in zip(before.layers, after.layers, strict=True):
+        assert (old.bias != new.bias).any(), old.name
+        for field in dataclasses.fields(old):
+            if field.name != "bias":
+                assert np.array_equal(getattr(old, field.name), getattr(new, field.name)), (old.name, field.name)
+    assert before.scales.keys() == after.scales.keys() and after.outputs == before.outputs
+
+
+def test_sums_that_the_clamp_changes_do_not_count():
+    """A channel that is always clamped keeps its bias; one that a bound cuts is corrected by what is below it."""
+    weights = np.array([0.7, 1 / np.pi])[None, :, None, None] * np.array([-1.0, 1.0])[:, None, None, None]
+    rng = np.random.default_rng(3)
+    calibration = [rng.uniform(0, 1, (2, 9, 9)).astype(np.float32) for _ in range(4)]
+    network = Network("n", (2, 9, 9), [Layer("a", [Slice("input", 0, 2)], weights, high=0.5)])
+    quantised = quantise(network, calibration, TINY)
+    layer = quantised.layers[0]
+    moved = dataclasses.replace(quantised, layers=(dataclasses.replace(layer, bias=layer.bias + 1000),))
+    corrected = correct_bias(network, moved, calibration, TINY).layers[0]
+    assert corrected.bias[0] == layer.bias[0] + 1000
+    assert abs(corrected.bias[1] - layer.bias[1]) <= 3
+
+
+def test_channels_of_exact_weights_keep_their_bias(monkeypatch):
+    """Copies, weights of at most 8 bits, channels without weights: also where the scales are no powers of two."""
+    rng = np.random.default_rng(4)
+    grid = rng.integers(-127, 128, (8, 3, 3, 3)) * 0.0123
+    grid[:, 0, 0, 0] = 127 * 0.0123
+    grid[5] = 0
+    free = rng.normal(size=(8, 8, 1, 1))
+    free[:4] = np.eye(8)[:4, :, None, None] * 0.77
+    network = Network("n", SHAPE, [
+        Layer("grid", [Slice("input", 0, 3)], grid, rng.normal(size=8), out_scale=0.3),
+        Layer("free", [Slice("grid", 0, 8)], free, rng.normal(size=8))])
+    calibration = inputs(6, 2)
+    before, after = quantise_without(monkeypatch, network, calibration), quantise(network, calibration, TINY)
+    assert np.array_equal(before.layers[0].bias, after.layers[0].bias)
+    changed = before.layers[1].bias != after.layers[1].bias
+    assert not changed[:4].any() and changed[4:].any()
+
+
+def test_one_input_and_16_bits_change_nothing(monkeypatch):
+    network = deep_network()
+    for calibration, config in ((inputs(1, 1), TINY), (inputs(4, 1), NULLHOP)):
+        before, after = quantise_without(monkeypatch, network, calibration, config), quantise(network, calibration,
+                                                                                             config)
+        assert all(np.array_equal(old.bias, new.bias) for old, new in zip(before.layers, after.layers, strict=True))
+
+
+def test_a_mean_that_inputs_do_not_agree_on_is_not_corrected():
+    """Errors of opposite signs in two inputs: their variance is larger than their mean."""
+    weights = np.array([[1.0, 0.3], [0.3, 1.0]])[:, :, None, None]
+    network = Network("n", (2, 4, 4), [Layer("a", [Slice("input", 0, 2)], weights)])
+    calibration = [np.full((2, 4, 4), 1.0), np.full((2, 4, 4), 0.2)]
+    quantised = quantise(network, calibration, TINY)
+    layer = quantised.layers[0]
+    # 20 more for each 1 of the first channel's weight, and a bias that makes up for three quarters of it.
+    wrong = dataclasses.replace(layer, weights=layer.weights - np.array([20, 0])[None, :, None, None],
+                                bias=layer.bias + 20 * 150)
+    moved = dataclasses.replace(quantised, layers=(wrong,))
+    assert np.array_equal(correct_bias(network, moved, calibration, TINY).layers[0].bias, wrong.bias)
+    one_sided = [calibration[0], calibration[0]]
+    assert (correct_bias(network, moved, one_sided, TINY).layers[0].bias > wrong.bias).all()
+
+
+def test_no_corrected_sum_wraps():
+    """A correction ends where the worst-case sum would wrap."""
+    network, calibration = deep_network(), inputs(4, 5)
+    quantised = quantise(network, calibration, TINY)
+    layer = quantised.layers[0]
+    room = (1 << TINY.sum_width - 1) - 1 - 255 * np.abs(layer.weights).sum(axis=(1, 2, 3))
+    away = dataclasses.replace(network.layers[0], bias=np.full(16, 1e9))
+    shifted = dataclasses.replace(network, layers=(away, *network.layers[1:]))
+    corrected = correct_bias(shifted, quantised, calibration, TINY)
+    assert np.array_equal(corrected.layers[0].bias, room)
+    for found in corrected.layers:
+        check_sums(found, TINY)
