@@ -45,7 +45,7 @@ $(READY): pyproject.toml requirements.txt requirements-lock.txt requirements-pho
 	@touch $@
 
 sim: $(READY)  ## Run a trained network in the RTL, compare with golden: NET= CONFIG= IMAGE= SIZE= or CALIB= INPUT=
-	@$(PY) -m boards.sim.main --net "$(NET)" --config "$(CONFIG)" $(if $(EARLY),--early $(EARLY)) $(JOB) $(ONNX)
+	@$(PY) -m boards.sim.main --net "$(NET)" --config "$(CONFIG)" $(if $(EARLY),--early "$(EARLY)") $(JOB) $(ONNX)
 
 sim-photos: $(READY)  ## `make sim` on five photographs of 64x64 to 320x240 with CONFIG=
 	@for photo in rocket=64 chelsea=96x64 china=160x128 flower=128x224 coffee=320x240; do \

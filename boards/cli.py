@@ -13,6 +13,7 @@ COMMANDS = {
     "compile": ("Compile an ONNX network into a network image for the drivers.", "compiler.cli", "compile_onnx"),
     "report": ("Write a page about what the cycles of a run went to.", "boards.report.command", "report"),
     "explore": ("Sweep the configurations that fit a board.", "boards.explore", "explore"),
+    "predict": ("Find outputs that may be predicted to be 0.", "boards.predict", "command"),
     "compare": ("Set the cycles of a network beside other accelerators.", "boards.compare_accelerators", "compare"),
 }
 

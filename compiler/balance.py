@@ -1,8 +1,8 @@
 """Kernels among the clusters of the intersect array, so that clusters end a tile at about the same time.
 
 A cluster has every ``clusters``-th lane of a kernel block, and waits for the others at the end of each round of a tile.
-How much a kernel has to multiply depends on its weights and on how early its sums stop, which a profile on calibration
-inputs tells. The order of a layer's output channels is free as long as those who read them know it.
+How much a kernel has to multiply depends on its weights and on how early its sums stop, which a profile tells
+(:mod:`compiler.profile`). The order of a layer's output channels is free as long as those who read them know it.
 
 Source: golden/README.md, "Intersect array"; V. Akhlaghi et al., "SnaPEA", ISCA 2018, section V (load balance).
 """
@@ -10,58 +10,21 @@ from dataclasses import replace
 
 import numpy as np
 
-from golden.layer import QuantisedLayer
-from golden.network import QuantisedNetwork, run_network
-from golden.tasks import count_tasks
-from golden.tiling import Tiling, chunk_spans
+from golden.network import QuantisedNetwork
+from golden.tiling import chunk_spans
 from hw.config import AcceleratorConfig
 
-from .phases import phase_weights, stop_phase
 
-#: Rows of windows that a layer is profiled on, spread evenly.
-PROFILE_ROWS = 4
-
-
-def balance(network: QuantisedNetwork, inputs: list[np.ndarray], config: AcceleratorConfig,
-            phases: dict[str, int]) -> QuantisedNetwork:
+def balance(network: QuantisedNetwork, work: dict[str, np.ndarray], config: AcceleratorConfig) -> QuantisedNetwork:
     """``network`` with the output channels of its layers in an order that balances the clusters of ``config``.
 
     Channels stay in their kernel block. Maps that the user wants, and those that are read or written in part, keep
-    their order.
-
-    Parameters
-    ----------
-    network : QuantisedNetwork
-    inputs : list of int arrays [C, H, W]
-        What the profile is taken on.
-    config : AcceleratorConfig
-    phases : dict of str to int
-        Phases of each layer.
+    their order. ``work``: of each layer, ``[phases, lanes]``.
     """
-    work = {layer.name: 0 for layer in network.layers}
-    for x in inputs:
-        maps, _ = run_network(network, x)
-        for layer in network.layers:
-            whole = np.concatenate([maps[part.map][part.first:part.first + part.channels] for part in layer.inputs])
-            work[layer.name] = work[layer.name] + profile(layer, whole, config, phases[layer.name])
     for layer in network.layers:
         if _movable(network, layer):
             network = _reorder(network, layer.name, kernel_order(work[layer.name], config))
     return network
-
-
-def profile(layer: QuantisedLayer, x: np.ndarray, config: AcceleratorConfig, phases: int) -> np.ndarray:
-    """Products ``[phases, lanes]`` of ``PROFILE_ROWS`` rows of windows of ``layer`` for the input ``x[C, H, W]``."""
-    rows, total = layer.full_shape[1], 0
-    kernel_rows = layer.weights.shape[2]
-    padded = np.pad(x, ((0, 0), (layer.pad[0], kernel_rows), (0, 0)))
-    tiling = Tiling(layer.in_shape[0] + config.block * len(layer.inputs), kernel_rows, 1, 1, 1, 1, phases)
-    for row in np.unique(np.linspace(0, rows - 1, PROFILE_ROWS).round().astype(int)):
-        band = padded[:, row * layer.stride:row * layer.stride + kernel_rows]
-        strip = replace(layer, in_shape=band.shape, pad=(0, layer.pad[1], 0, layer.pad[3]), pool=0, full=None)
-        total = total + count_tasks(strip, band, tiling, phase_weights(layer, phases), stop_phase(layer, phases),
-                                    block=config.block).products
-    return total
 
 
 def kernel_order(work: np.ndarray, config: AcceleratorConfig) -> np.ndarray:

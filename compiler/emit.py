@@ -14,8 +14,9 @@ from itertools import pairwise
 
 import numpy as np
 
+from golden.cycles import PhaseWork, even_work
 from golden.formats import MAP_ALIGNMENT, MapPlan, decode, dense_channels, encode, plan_map
-from golden.layer import Slice
+from golden.layer import QuantisedLayer, Slice
 from golden.network import QuantisedNetwork, linked, run_network
 from golden.postprocess import value_limits
 from golden.tiling import Tiling, ceil_div
@@ -23,7 +24,7 @@ from hw.config import AcceleratorConfig
 from hw.descriptor import DESCRIPTOR_BYTES, pack
 from hw.registers import LOG_BYTES
 
-from .phases import MAX_CLASSES, NEGATIVE_CLASSES, choose_phases, stop_phase
+from .phases import NEGATIVE_CLASSES, phase_counts, stop_phase
 from .tile import DENSITY, Choice, choose_tiling
 from .weights import weight_image
 
@@ -106,7 +107,7 @@ class _Region:
 
 def compile_network(quantised: QuantisedNetwork, config: AcceleratorConfig, *, base_address: int = 0x1000_0000,
                     tilings: dict[str, Tiling] | None = None, densities: dict[str, float] | None = None,
-                    negative_classes: int = NEGATIVE_CLASSES) -> Program:
+                    work: dict[str, PhaseWork] | None = None) -> Program:
     """The program that runs ``quantised`` on ``config``.
 
     Parameters
@@ -120,34 +121,25 @@ def compile_network(quantised: QuantisedNetwork, config: AcceleratorConfig, *, b
         Use these for the layers named, instead of searching.
     densities : dict of str to float, optional
         Fraction of non-zero values of the maps named, for the cost of a tiling.
-    negative_classes : int
-        Intersect array: classes of negative weights, 0 to 6, that a layer has at most where a sum that is known to give
-        0 is stopped (:mod:`compiler.phases`). 0: nothing is stopped, zeros are skipped only.
+    work : dict of str to PhaseWork, optional
+        Intersect array: the phases of the layers named, and what they have to do (:mod:`compiler.profile`). Other
+        layers have :data:`~compiler.phases.NEGATIVE_CLASSES` phases of negative weights where stopping is exact.
 
     Raises
     ------
     ValueError
-        The widths differ, ``negative_classes`` is out of range, a layer has a prediction and ``config`` the broadcast
-        array, a layer reads or writes what the hardware cannot
-        address, a layer does not fit, or the region exceeds 32-bit addresses.
+        The widths differ, a layer has a prediction and ``config`` the broadcast array, a layer reads or writes what the
+        hardware cannot address, a layer does not fit, or the region exceeds 32-bit addresses.
     """
-    if quantised.value_width != config.value_width:
-        raise ValueError(f"the network has {quantised.value_width}-bit values, configuration {config.name} "
-                         f"{config.value_width}-bit ones")
     if base_address % MAP_ALIGNMENT:
         raise ValueError(f"base_address must be a multiple of {MAP_ALIGNMENT}, not {base_address:#x}")
-    if not 0 <= negative_classes <= MAX_CLASSES:
-        raise ValueError(f"negative_classes must be 0 to {MAX_CLASSES}, not {negative_classes}")
-    if not config.intersect and (names := [layer.name for layer in quantised.layers if layer.prediction is not None]):
-        raise ValueError(f"layer {names[0]} has a prediction, which configuration {config.name} cannot use: it has the "
-                         f"broadcast array")
-    _check_targets(quantised, config)
-    _check_signs(quantised)
+    check_network(quantised, config)
     region = _Region(base_address)
     layers = [_with_whole_blocks(layer, quantised, config) for layer in quantised.layers]
     descriptors = region.take(DESCRIPTOR_BYTES * len(layers), MAP_ALIGNMENT)
     log = region.take(LOG_BYTES * len(layers), LOG_BYTES)
-    choices = _choose(quantised, layers, config, tilings or {}, densities or {}, negative_classes)
+    choices = {layer.name: _choose(quantised, layer, config, densities or {}, (work or {}).get(layer.name),
+                                   (tilings or {}).get(layer.name)) for layer in layers}
     segments, addresses = [], {}
     for layer in layers:
         image = weight_image(layer, choices[layer.name].tiling, config)
@@ -160,6 +152,18 @@ def compile_network(quantised: QuantisedNetwork, config: AcceleratorConfig, *, b
     words = b"".join(_descriptor(layer, choices[layer.name], addresses[layer.name], maps, config) for layer in layers)
     return Program(config, quantised, base_address, end - base_address, [(descriptors, words), *segments], descriptors,
                    len(layers), log, maps, [layer.name for layer in layers], choices)
+
+
+def check_network(quantised: QuantisedNetwork, config: AcceleratorConfig) -> None:
+    """``ValueError`` if ``config`` cannot run ``quantised``, whatever the tiling."""
+    if quantised.value_width != config.value_width:
+        raise ValueError(f"the network has {quantised.value_width}-bit values, configuration {config.name} "
+                         f"{config.value_width}-bit ones")
+    if not config.intersect and (names := [layer.name for layer in quantised.layers if layer.prediction is not None]):
+        raise ValueError(f"layer {names[0]} has a prediction, which configuration {config.name} cannot use: it has the "
+                         f"broadcast array")
+    _check_targets(quantised, config)
+    _check_signs(quantised)
 
 
 def _check_targets(quantised, config):
@@ -229,32 +233,29 @@ def _has_writer(quantised, name, first, end):
                for layer in quantised.layers for target in layer.targets)
 
 
-def network_phases(quantised: QuantisedNetwork, config: AcceleratorConfig, densities: dict[str, float],
-                   negative_classes: int = NEGATIVE_CLASSES) -> dict[str, int]:
-    """Phases of each layer, as :func:`compile_network` chooses them."""
-    return {layer.name: choose_phases(layer, config, _density_in(layer, quantised, densities), negative_classes)
-            for layer in quantised.layers}
+def choose_layer(quantised: QuantisedNetwork, layer: QuantisedLayer, config: AcceleratorConfig,
+                 densities: dict[str, float], work: PhaseWork) -> Choice:
+    """The tiling that :func:`compile_network` gives ``layer`` of ``quantised`` with these densities and this work."""
+    return _choose(quantised, _with_whole_blocks(layer, quantised, config), config, densities, work)
 
 
-def _choose(quantised, layers, config, tilings, densities, negative_classes):
-    """A :class:`Choice` for each of ``layers``."""
-    dense_shift = _input_shift(quantised, config)
-    choices = {}
-    for layer in layers:
-        dense = layer.inputs[0].map == quantised.input_name and dense_shift is not None
-        geometry = layer.geometry(dense_shift if dense else None)
-        known = {"density_in": _density_in(layer, quantised, densities),
-                 "density_out": densities.get(layer.output.map, DENSITY),
-                 "density_weights": np.count_nonzero(layer.weights) / layer.weights.size}
-        phases = choose_phases(layer, config, known["density_in"], negative_classes)
-        try:
-            choice = choose_tiling(geometry, config, phases=phases, tiling=tilings.get(layer.name), **known)
-        except ValueError as error:
-            raise ValueError(f"layer {layer.name}: {error}") from None
-        if choice.tiles > MAX_TILES:
-            raise ValueError(f"layer {layer.name} has {choice.tiles} tiles, more than {MAX_TILES}")
-        choices[layer.name] = choice
-    return choices
+def _choose(quantised, layer, config, densities, work, tiling=None):
+    """The :class:`Choice` for ``layer`` with whole blocks."""
+    dense = layer.inputs[0].map == quantised.input_name
+    geometry = layer.geometry(_input_shift(quantised, config) if dense else None)
+    density = _density_in(layer, quantised, densities)
+    if work is None:
+        phases = tiling.phases if tiling else phase_counts(layer, config, NEGATIVE_CLASSES)[-1]
+        work = even_work(geometry, config, phases=phases, density_in=density,
+                         density_weights=np.count_nonzero(layer.weights) / layer.weights.size)
+    try:
+        choice = choose_tiling(geometry, config, density_in=density,
+                               density_out=densities.get(layer.output.map, DENSITY), work=work, tiling=tiling)
+    except ValueError as error:
+        raise ValueError(f"layer {layer.name}: {error}") from None
+    if choice.tiles > MAX_TILES:
+        raise ValueError(f"layer {layer.name} has {choice.tiles} tiles, more than {MAX_TILES}")
+    return choice
 
 
 def _density_in(layer, quantised, densities):

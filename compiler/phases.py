@@ -1,4 +1,4 @@
-"""Phases of the weights for the intersect array: which weight belongs to which, and how many there should be.
+"""Phases of the weights for the intersect array: which weight belongs to which, and how many there may be.
 
 In exact mode phase 0 holds the weights above 0, and the phases behind it those below 0, the largest magnitudes first.
 While inputs are not below 0, a sum can then only fall from phase 1 on: once it is below 0, a ReLU gives 0 whatever
@@ -9,9 +9,8 @@ Source: golden/README.md, "Intersect array"; V. Akhlaghi et al., "SnaPEA", ISCA 
 """
 import numpy as np
 
-from golden.cycles import TASK_CYCLES, unpack_cycles
 from golden.layer import QuantisedLayer
-from golden.tiling import MAX_PHASES, ceil_div
+from golden.tiling import MAX_PHASES
 from hw.config import AcceleratorConfig
 
 #: Most classes of negative weights: a phase each behind phase 0; and how many there are unless told.
@@ -64,21 +63,11 @@ def stops_exactly(layer: QuantisedLayer) -> bool:
     return layer.low == 0 and not layer.signed_in
 
 
-def choose_phases(layer: QuantisedLayer, config: AcceleratorConfig, density_in: float, most_classes: int) -> int:
-    """Phases of ``layer``: 1 where stopping is not exact or does not pay, else one more than its negative classes; one
-    more for a prediction.
-
-    There are as many classes, up to ``most_classes``, as leave each phase of them enough to do for a lane: a window
-    must have at least ``words + TASK_CYCLES`` multiplications to expect (``density_in`` of the inputs are not 0), a
-    cycle for each map word and what a task takes besides; and the windows of a pass must keep the PEs busy for as long
-    as the weights of the phase take to unpack.
-    """
-    least_phases = 1 if layer.prediction is None else 2
-    if not config.intersect or not stops_exactly(layer):
-        return least_phases
-    out_channels, channels, *kernel = layer.weights.shape
-    words = int(np.prod(kernel)) * ceil_div(channels, config.block)
-    work = density_in * np.count_nonzero(layer.weights < 0) / out_channels
-    windows = min(layer.full_shape[1] * layer.full_shape[2], config.groups * config.sum_windows)
-    least = max(words + TASK_CYCLES, unpack_cycles(words, config) * config.total_lanes / windows)
-    return least_phases + min(most_classes, MAX_PHASES - least_phases, int(work / least))
+def phase_counts(layer: QuantisedLayer, config: AcceleratorConfig, negative_classes: int) -> range:
+    """Numbers of phases that ``layer`` may have on ``config``: one, two with a prediction; where stopping is exact, as
+    many as ``negative_classes`` more. ``ValueError`` if those are not 0 to :data:`MAX_CLASSES`."""
+    if not 0 <= negative_classes <= MAX_CLASSES:
+        raise ValueError(f"negative_classes must be 0 to {MAX_CLASSES}, not {negative_classes}")
+    least = 1 if layer.prediction is None else 2
+    classes = negative_classes if config.intersect and stops_exactly(layer) else 0
+    return range(least, min(least + classes, MAX_PHASES) + 1)

@@ -12,18 +12,23 @@ from pathlib import Path
 import numpy as np
 import onnx
 
+from golden.network import QuantisedNetwork, run_network
 from hw.config import AcceleratorConfig
 
 from .balance import balance
-from .emit import Program, compile_network, network_phases
+from .emit import Program, check_network, compile_network
 from .graph import Network
 from .model import Model
 from .onnx import HostPart, largest_difference, load_proto, read_proto, simplify, tolerance
 from .phases import NEGATIVE_CLASSES
+from .predictions import load_predictions
+from .profile import profile_network
 from .quantise import quantise
 
 #: Calibration inputs that densities are taken from.
 DENSITY_INPUTS = 4
+#: Calibration inputs that the intersect array's phases are chosen on.
+PROFILE_INPUTS = 1
 #: Bytes of a network's name that an image holds.
 NAME_BYTES = 27
 
@@ -63,16 +68,50 @@ def check_onnx(network: OnnxNetwork, x: np.ndarray) -> None:
 
 
 def compile_float(network: Network, calibration: list[np.ndarray], config: AcceleratorConfig, *,
-                  negative_classes: int = NEGATIVE_CLASSES) -> Program:
-    """The program of ``network``, quantised with the inputs [C, H, W] of ``calibration``; ``negative_classes`` and
-    errors as of :func:`compiler.quantise.quantise` and :func:`compiler.emit.compile_network`. For the intersect array
-    the first input is the profile that balances its clusters (:func:`compiler.balance.balance`)."""
+                  negative_classes: int = NEGATIVE_CLASSES, predictions: Path | None = None) -> Program:
+    """The program of ``network``, quantised with the inputs [C, H, W] of ``calibration``; for the intersect array
+    profiled on the first ``PROFILE_INPUTS`` of them. ``predictions``: a file of them (:mod:`compiler.predictions`).
+    ``negative_classes`` and errors as of :func:`compiler.quantise.quantise` and :func:`compile_quantised`."""
     quantised = quantise(network, calibration, config)
-    densities = map_densities(network, calibration[:DENSITY_INPUTS])
-    if config.intersect:
-        phases = network_phases(quantised, config, densities, negative_classes)
-        quantised = balance(quantised, [quantised.quantise_input(calibration[0])], config, phases)
-    return compile_network(quantised, config, densities=densities, negative_classes=negative_classes)
+    if predictions:
+        quantised = load_predictions(quantised, predictions)
+    return compile_quantised(quantised, [quantised.quantise_input(x) for x in calibration[:PROFILE_INPUTS]], config,
+                             densities=map_densities(network, calibration[:DENSITY_INPUTS]),
+                             negative_classes=negative_classes)
+
+
+def compile_quantised(quantised: QuantisedNetwork, inputs: list[np.ndarray], config: AcceleratorConfig, *,
+                      densities: dict[str, float] | None = None, negative_classes: int = NEGATIVE_CLASSES) -> Program:
+    """The program of ``quantised``.
+
+    For the intersect array, a profile on the integer ``inputs`` [C, H, W] decides how many phases each layer has
+    (:func:`compiler.profile.profile_network`) and which cluster gets which of its kernels
+    (:func:`compiler.balance.balance`).
+
+    Parameters
+    ----------
+    quantised : QuantisedNetwork
+    inputs : list of int arrays [C, H, W]
+    config : AcceleratorConfig
+    densities : dict of str to float, optional
+        As of :func:`compiler.emit.compile_network`.
+    negative_classes : int
+        Classes of negative weights, 0 to 6, that a layer has at most where a sum that is known to give 0 is stopped
+        (:mod:`compiler.phases`). 0: nothing is stopped, zeros are skipped only.
+
+    Raises
+    ------
+    ValueError
+        ``negative_classes`` is out of range, or as of :func:`compiler.emit.compile_network`.
+    """
+    check_network(quantised, config)
+    if not config.intersect:
+        return compile_network(quantised, config, densities=densities)
+    runs = [run_network(quantised, x)[0] for x in inputs]
+    profiles = profile_network(quantised, runs, config, densities or {}, negative_classes)
+    balanced = balance(quantised, {name: found.cycles for name, found in profiles.items()}, config)
+    return compile_network(balanced, config, densities=densities,
+                           work={name: found.work for name, found in profiles.items()})
 
 
 def map_densities(network: Network, inputs: list[np.ndarray]) -> dict[str, float]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from golden.cycles import CycleEstimate, estimate, estimate_tiled
+from golden.cycles import CycleEstimate, PhaseWork, estimate, estimate_tiled, even_work
 from golden.tiling import (
     MAX_TILE,
     Geometry,
@@ -59,7 +59,7 @@ class Choice:
         channel_chunks = ceil_div(geometry.in_channels, tiling.chunk_channels)
         row_chunks = ceil_div(geometry.kernel_rows, tiling.chunk_rows)
         rows, columns = self._tile_counts()
-        names = ["compute", "drain", "read", "write", "fill", *(["unpack"] if cost.unpack else [])]
+        names = ["compute", "drain", "read", "write", "fill", *(["unpack", "uneven"] if cost.unpack else [])]
         stages = ", ".join(f"{name} {getattr(cost, name):.0f}" for name in names)
         phases = f"phases {tiling.phases}; " if tiling.phases > 1 else ""
         return (f"{phases}chunks {channel_chunks} x {row_chunks} "
@@ -70,31 +70,34 @@ class Choice:
 
 
 def choose_tiling(geometry: Geometry, config: AcceleratorConfig, *, density_in: float = DENSITY,
-                  density_out: float = DENSITY, density_weights: float = 1.0, phases: int = 1,
-                  tiling: Tiling | None = None) -> Choice:
-    """The cheapest tiling of a layer with ``phases`` phases of its weights, or the given one; ``ValueError`` if none
-    fits. Densities are fractions of non-zero values."""
-    densities = {"density_in": density_in, "density_out": density_out, "density_weights": density_weights}
-    tiling = tiling or _search(geometry, config, densities, phases)
+                  density_out: float = DENSITY, work: PhaseWork | None = None, tiling: Tiling | None = None) -> Choice:
+    """The cheapest tiling of a layer, or the given one; ``ValueError`` if none fits.
+
+    Densities are fractions of non-zero values. ``work``: of the phases of the intersect array, by
+    :func:`golden.cycles.even_work` of one phase, or of those of the given tiling, unless told.
+    """
+    work = work or even_work(geometry, config, phases=tiling.phases if tiling else 1, density_in=density_in)
+    known = {"density_in": density_in, "density_out": density_out, "work": work}
+    tiling = tiling or _search(geometry, config, known)
     check_tiling(geometry, tiling, config)
-    cost = estimate(geometry, tiling, config, **densities)
+    cost = estimate(geometry, tiling, config, **known)
     slots = (max(map(max, row_loads(geometry, tiling.tile_rows, tiling.chunk_rows)))
              * max(segment_loads(geometry, tiling.tile_columns)) * ceil_div(tiling.chunk_channels, config.block))
     return Choice(geometry, tiling, cost, slots, config.tile_slots, density_in, density_out)
 
 
-def _search(geometry, config, densities, phases):
+def _search(geometry, config, known):
     """The cheapest tiling."""
     columns = _column_candidates(geometry, config)
     best_cost, best = np.inf, None
     for chunk_channels, chunk_rows in _chunk_candidates(geometry, config):
-        cost, candidate = _cheapest(geometry, config, chunk_channels, chunk_rows, columns, densities, phases)
+        cost, candidate = _cheapest(geometry, config, chunk_channels, chunk_rows, columns, known)
         if cost < best_cost:
             best_cost, best = cost, candidate
     if best is None:
         raise ValueError(f"no tile of a {geometry.kernel_rows} x {geometry.kernel_columns} kernel fits configuration "
                          f"{config.name} (weight_depth {config.weight_depth}, tile_slots {config.tile_slots})")
-    return _with_passes(geometry, config, *best, phases)
+    return _with_passes(geometry, config, *best, known["work"].phases)
 
 
 def _chunk_candidates(geometry, config):
@@ -143,7 +146,7 @@ def _row_candidates(geometry, chunk_rows):
     return np.array(rows).T[..., None]
 
 
-def _cheapest(geometry, config, chunk_channels, chunk_rows, column_candidates, densities, phases):
+def _cheapest(geometry, config, chunk_channels, chunk_rows, column_candidates, known):
     """Cost and ``(chunk_channels, chunk_rows, tile_rows, tile_columns)`` of the cheapest tile for a cut into chunks."""
     tile_rows, most_rows, all_rows, row_windows, most_row_windows, row_tiles = _row_candidates(geometry, chunk_rows)
     tile_columns, most_segments, all_segments, windows, most_windows, column_tiles = column_candidates
@@ -153,7 +156,7 @@ def _cheapest(geometry, config, chunk_channels, chunk_rows, column_candidates, d
     fits = ((most_rows * most_segments * blocks <= config.tile_slots)
             & (most_rows < 1 << LOCAL_BITS) & (most_segments < 1 << LOCAL_BITS))
     passes = 1
-    if keeps_sums(chunks * phases, config):
+    if keeps_sums(chunks * known["work"].phases, config):
         room = config.groups * config.sum_windows
         per_pass = np.where(windows <= room, tiles, room // (most_row_windows * most_windows))
         fits = fits & (per_pass > 0)
@@ -162,7 +165,7 @@ def _cheapest(geometry, config, chunk_channels, chunk_rows, column_candidates, d
         return np.inf, None
     slots = all_rows * all_segments * ceil_div(geometry.in_channels, config.block)
     cost = estimate_tiled(geometry, config, chunk_channels=chunk_channels, chunk_rows=chunk_rows, tiles=tiles,
-                          windows=windows, passes=passes, slots=slots, phases=phases, **densities)
+                          windows=windows, passes=passes, slots=slots, **known)
     total = np.where(fits, cost.cycles + TIE * (cost.compute + cost.read), np.inf)
     row, column = np.unravel_index(np.argmin(total), total.shape)
     return total[row, column], (chunk_channels, chunk_rows, int(tile_rows[row, 0]), int(tile_columns[column]))

@@ -16,17 +16,24 @@ The four stages work at the same time, so the slowest sets the pace:
 * ``write``: beats of the slots of the output maps.
 * ``fill``: ``LAYER_CYCLES``, the first chunk of weights and the first tile: nothing overlaps with them.
 
-In the intersect array a window is ``lanes`` tasks, dealt to the PEs of a group. For each round a task takes
-``max(multiplications, map words) + TASK_CYCLES`` cycles; what stopping saves is not known beforehand and not counted.
-Input is read again for each phase, and there is a fifth stage:
+In the intersect array a window is ``lanes`` tasks for each round, dealt to the PEs of a group. What they take, how much
+that differs, and how many there are, says a :class:`PhaseWork`. Input is read again for each phase. A word of finished
+sums is joined from a sum of each cluster a cycle; all words of a window but the first while the collector waits. There
+is a fifth stage:
 
 * ``unpack``: weights take :func:`unpack_cycles` for each round and lane, input a cycle for each ``UNPACKED`` channels
   of each word; both are unpacked at the same time.
+
+Rounds follow each other, and do not have the same work for the same tiles: while one is bound by computing, another
+may wait for tiles or weights. ``uneven`` is how much longer than the slowest stage of the layer the slowest stages of
+each round are together. Where a round has no more than ``TILES_AHEAD`` tiles these are loaded ahead for the next round,
+weights are in any case; finished sums leave in the last round.
 
 Source: golden/README.md, "Loop order"; hw/README.md.
 """
 import math
 from dataclasses import dataclass
+from functools import reduce
 
 import numpy as np
 
@@ -38,35 +45,81 @@ from .tiling import Geometry, Tiling, ceil_div, chunk_spans, row_loads, segment_
 #: Cycles between windows of a group, between tasks of a PE, cycles a tile costs every group, cycles to start and end a
 #: layer.
 WINDOW_CYCLES = 1
-TASK_CYCLES = 2
+TASK_CYCLES = 1
+#: Cycles of a task besides those of fetching its map words, and from a word to the sum of its first product: the next
+#: task is fetched after that (hw/array/intersect/processing_element.py).
+FETCH_CYCLES, FIRST_CYCLES = 2, 8
 #: Cycles of a lane and round besides those of its words (hw/array/intersect/weight_loader.py).
 LANE_CYCLES = 4
 TILE_CYCLES = 8
 LAYER_CYCLES = 400
+#: Tiles of the intersect array that are loaded and unpacked ahead of the one that is computed.
+TILES_AHEAD = 2
 #: Standard deviation of a window's non-zero values, as a fraction of their mean, that the spread assumes.
 VARIATION = 0.25
 
 
 @dataclass(frozen=True)
 class CycleEstimate:
-    """Cycles of each stage of a layer; arrays if the arguments were arrays. ``unpack``: 0 in the broadcast array."""
+    """Cycles of each stage of a layer; arrays if the arguments were arrays. ``unpack`` and ``uneven``: 0 in the
+    broadcast array."""
     compute: float
     drain: float
     read: float
     write: float
     fill: float
     unpack: float = 0
+    uneven: float = 0
 
     @property
     def cycles(self):
         """Cycles of the layer."""
-        stages = np.maximum(np.maximum(self.compute, self.drain), np.maximum(self.read, self.write))
-        return np.maximum(stages, self.unpack) + self.fill
+        return _slowest(self.compute, self.drain, self.read, self.write, self.unpack) + self.uneven + self.fill
 
     @property
     def bound(self) -> str:
         """The slowest stage."""
         return max(("compute", "drain", "read", "write", "unpack"), key=lambda name: getattr(self, name))
+
+
+@dataclass(frozen=True)
+class PhaseWork:
+    """What the intersect array does for a window and a lane in each phase of the weights, a tuple of means each.
+
+    ``cycles``: by :func:`task_cycles`; ``variation``: their standard deviation, as a fraction of the mean, that neither
+    the window nor the lane explains; ``tasks``: 1, less the part of the windows whose sum is final before the phase;
+    ``weights``: part of the lane's weights that are of the phase.
+    """
+    cycles: tuple[float, ...]
+    variation: tuple[float, ...]
+    tasks: tuple[float, ...]
+    weights: tuple[float, ...]
+
+    @property
+    def phases(self) -> int:
+        return len(self.cycles)
+
+
+def task_cycles(products, words):
+    """Cycles of a task of so many products and map words, numbers or arrays: a cycle for each product, or as long as it
+    takes to fetch the words or to find the first product among them. 0 words: there is no task."""
+    fetch = np.maximum(words + FETCH_CYCLES, words / (products + 1) + FIRST_CYCLES)
+    return np.where(words, np.maximum(products, fetch), 0)
+
+
+def even_work(geometry: Geometry, config: AcceleratorConfig, *, phases: int = 1, density_in: float,
+              density_weights: float = 1.0) -> PhaseWork:
+    """The work of ``phases`` phases with an equal share of the weights each, if no sum is stopped; densities are
+    fractions of non-zero values."""
+    taps = geometry.kernel_rows * geometry.kernel_columns
+    products = taps * geometry.in_channels * density_in * inside_fraction(geometry) * density_weights / phases
+    words = taps * ceil_div(geometry.in_channels, config.block)
+    cycles = float(task_cycles(products, words))
+    return PhaseWork(*((value,) * phases for value in (cycles, 0.0, 1.0, density_weights / phases)))
+
+
+def _slowest(*stages):
+    return reduce(np.maximum, stages)
 
 
 def kinds(total: int, step: int) -> list[tuple[int, int]]:
@@ -84,9 +137,10 @@ def inside_fraction(geometry: Geometry) -> float:
                  * side(geometry.out_width, geometry.kernel_columns, geometry.pad_left, geometry.in_width))
 
 
-def spread(windows_per_group, groups: int):
-    """Factor of the slowest of ``groups`` over their mean, if they meet after two tiles of ``windows_per_group``."""
-    return 1 + VARIATION * math.sqrt(2 * math.log(groups)) / np.sqrt(np.maximum(2 * windows_per_group, 1))
+def spread(parts_each, workers: int, variation: float = VARIATION):
+    """Factor of the slowest of ``workers`` over their mean, if they meet after two tiles of ``parts_each``, windows for
+    one."""
+    return 1 + variation * math.sqrt(2 * math.log(workers)) / np.sqrt(np.maximum(2 * parts_each, 1))
 
 
 def slot_read_beats(geometry: Geometry, config: AcceleratorConfig, density: float) -> float:
@@ -102,10 +156,11 @@ def _mean_beats(channels, config, density):
     return config.map_beats + min(values / config.values_per_beat + (0.5 if values else 0), config.value_beats)
 
 
-def unpack_cycles(words: int, config: AcceleratorConfig) -> int:
+def unpack_cycles(words: int, config: AcceleratorConfig, density: float = 1.0) -> float:
     """Cycles that the weights of a lane and round, ``words`` map words, take to unpack in the intersect array: one for
-    each word and for each 8 channels of it."""
-    return LANE_CYCLES + words * (1 + config.block_groups)
+    each word, and one for each 8 channels of it with weights, at least one; ``density`` of the weights are not 0."""
+    groups = config.block_groups * (1 - (1 - density) ** (config.block // config.block_groups))
+    return LANE_CYCLES + words * (1 + max(1, groups))
 
 
 def weight_beats(geometry: Geometry, config: AcceleratorConfig) -> int:
@@ -131,8 +186,8 @@ def write_beats(geometry: Geometry, config: AcceleratorConfig, density: float) -
 
 
 def estimate_tiled(geometry: Geometry, config: AcceleratorConfig, *, chunk_channels: int, chunk_rows: int, tiles,
-                   windows, passes, slots, density_in: float, density_out: float, phases: int = 1,
-                   density_weights: float = 1.0) -> CycleEstimate:
+                   windows, passes, slots, density_in: float, density_out: float,
+                   work: PhaseWork | None = None) -> CycleEstimate:
     """The estimate from the counts of a tiling; counts may be arrays (of candidates).
 
     Parameters
@@ -145,64 +200,116 @@ def estimate_tiled(geometry: Geometry, config: AcceleratorConfig, *, chunk_chann
         Slots loaded for a kernel block and phase, by all chunks.
     density_in, density_out : float
         Fractions of non-zero values; ``density_in`` over the taps inside of the map.
-    phases : int
-        Phases of the weights, each with an equal share of them.
-    density_weights : float
-        Fraction of non-zero weights: what the intersect array skips.
+    work : PhaseWork, optional
+        Of the intersect array, which needs it.
     """
-    pass_windows = ceil_div(windows / passes, config.groups) * passes
-    factor = spread(windows / tiles / config.groups, config.groups)
-    inside = inside_fraction(geometry)
-    chunk_kinds = [(rows * geometry.kernel_columns, channels, rows_count * channels_count)
-                   for rows, rows_count in kinds(geometry.kernel_rows, chunk_rows)
-                   for channels, channels_count in kinds(geometry.in_channels, chunk_channels)]
-    chunks = sum(count for *_, count in chunk_kinds)
-    blocks = kinds(geometry.out_channels, config.lanes)
-    loads = passes if chunks * phases > 1 else 1
-    compute = drain = 0
+    chunks = [(rows * geometry.kernel_columns, channels, rows_count * channels_count)
+              for rows, rows_count in kinds(geometry.kernel_rows, chunk_rows)
+              for channels, channels_count in kinds(geometry.in_channels, chunk_channels)]
+    counts = _Counts(chunks, tiles, windows, passes, slots, slot_read_beats(geometry, config, density_in))
+    write = write_beats(geometry, config, density_out)
+    if config.intersect:
+        return _intersect_estimate(geometry, config, counts, write, work)
+    return _broadcast_estimate(geometry, config, counts, write, density_in)
+
+
+@dataclass(frozen=True)
+class _Counts:
+    """``chunks``: taps, channels and number of each kind of chunk; the others as of :func:`estimate_tiled`."""
+    chunks: list
+    tiles: object
+    windows: object
+    passes: object
+    slots: object
+    slot_beats: float
+
+    @property
+    def chunk_count(self):
+        return sum(count for *_, count in self.chunks)
+
+    def group_windows(self, config):
+        """Windows of the group that has most of them."""
+        return ceil_div(self.windows / self.passes, config.groups) * self.passes
+
+    def fill(self, first_weights):
+        return LAYER_CYCLES + self.slots * self.slot_beats / self.chunk_count / self.tiles + first_weights
+
+
+def _broadcast_estimate(geometry, config, counts, write, density):
+    blocks, inside = kinds(geometry.out_channels, config.lanes), inside_fraction(geometry)
+    factor = spread(counts.windows / counts.tiles / config.groups, config.groups)
+    compute = 0
     for lanes, block_count in blocks:
         words = ceil_div(lanes, config.block) * config.block_words
-        drain = drain + block_count * windows * words
-        for taps, channels, count in chunk_kinds:
-            nonzeros = taps * channels * density_in * inside
-            map_words = taps * ceil_div(channels, config.block) * inside
-            if config.intersect:
-                task = max(nonzeros * density_weights / phases, map_words) + TASK_CYCLES
-                work = task * lanes / config.group_multipliers
-            else:
-                work = max(nonzeros, map_words, words) + WINDOW_CYCLES
-            compute = compute + block_count * count * phases * (pass_windows * work * factor + tiles * TILE_CYCLES)
-    kernel_blocks = ceil_div(geometry.out_channels, config.lanes)
-    beats = slot_read_beats(geometry, config, density_in)
-    first_taps, first_channels, _ = chunk_kinds[0]
-    if config.intersect:
-        lane_cycles, weights = _intersect_weights(geometry, config, chunk_kinds, phases, density_weights)
-        slot_cycles = SEGMENT * config.block // UNPACKED
-        unpack = np.maximum(loads * geometry.out_channels * lane_cycles, phases * kernel_blocks * slots * slot_cycles)
-        first_weights = blocks[0][0] * unpack_cycles(first_taps * ceil_div(first_channels, config.block), config)
-    else:
-        unpack, weights = 0, weight_beats(geometry, config)
-        first_weights = first_taps * first_channels * ceil_div(blocks[0][0], config.values_per_beat)
-    read = phases * kernel_blocks * slots * beats + scale_beats(geometry, config) + weights * loads
-    fill = LAYER_CYCLES + slots * beats / chunks / tiles + first_weights
-    return CycleEstimate(compute, drain, read, write_beats(geometry, config, density_out), fill, unpack)
+        for taps, channels, count in counts.chunks:
+            work = max(taps * channels * density * inside, taps * ceil_div(channels, config.block) * inside, words)
+            compute = compute + block_count * count * (
+                counts.group_windows(config) * (work + WINDOW_CYCLES) * factor + counts.tiles * TILE_CYCLES)
+    loads = counts.passes if counts.chunk_count > 1 else 1
+    read = (ceil_div(geometry.out_channels, config.lanes) * counts.slots * counts.slot_beats
+            + scale_beats(geometry, config) + weight_beats(geometry, config) * loads)
+    taps, channels, _ = counts.chunks[0]
+    fill = counts.fill(taps * channels * ceil_div(blocks[0][0], config.values_per_beat))
+    return CycleEstimate(compute, _drain_cycles(geometry, config, counts), read, write, fill)
 
 
-def _intersect_weights(geometry, config, chunk_kinds, phases, density):
-    """Cycles to unpack all rounds of a lane, and beats of all lanes and rounds, read once."""
-    cycles = beats = 0
-    for taps, channels, count in chunk_kinds:
-        words = taps * ceil_div(channels, config.block)
-        values = taps * channels * density / phases
-        cycles += phases * count * unpack_cycles(words, config)
-        # Rounding up to whole beats costs the values of a lane half a beat.
-        beats += phases * count * (1 + ceil_div(words * config.block, BEAT) + values / config.values_per_beat + 0.5)
-    return cycles, beats * geometry.out_channels
+def _intersect_estimate(geometry, config, counts, write, work):
+    """Sums over all rounds of each stage, and of the slowest stage of each."""
+    rounds = [(count, *_round_stages(geometry, config, counts, work, phase, taps, channels))
+              for phase in range(work.phases) for taps, channels, count in counts.chunks]
+    compute, weights, read, tiles = (sum(count * stages[at] for count, *stages in rounds) for at in range(4))
+    drain, read = _drain_cycles(geometry, config, counts), read + scale_beats(geometry, config)
+    slowest = _slowest(compute, weights, read, tiles, drain, write)
+    ahead = _slowest(sum(count * _slowest(*stages[:2]) for count, *stages in rounds), read, tiles, drain, write)
+    apart = (sum(count * _slowest(*stages) for count, *stages in rounds)
+             + np.maximum(0, _slowest(drain, write) - _slowest(*rounds[-1][1:])))
+    alone = np.maximum(0, 1 - TILES_AHEAD * counts.passes / counts.tiles)
+    first = kinds(geometry.out_channels, config.lanes)[0][0] * unpack_cycles(
+        counts.chunks[0][0] * ceil_div(counts.chunks[0][1], config.block), config, work.weights[0])
+    return CycleEstimate(compute, drain, read, write, counts.fill(first), np.maximum(weights, tiles),
+                         alone * np.maximum(apart, slowest) + (1 - alone) * ahead - slowest)
+
+
+def _round_stages(geometry, config, counts, work, phase, taps, channels):
+    """Cycles of computing, of unpacking weights, of reading, and of unpacking tiles, in a round with a chunk of
+    ``channels`` and ``taps``; in all kernel blocks and passes."""
+    kernel_blocks, loads = ceil_div(geometry.out_channels, config.lanes), counts.passes
+    if counts.chunk_count * work.phases == 1:
+        loads = 1
+    words, values = taps * ceil_div(channels, config.block), taps * channels * work.weights[phase]
+    share = taps * channels / (geometry.kernel_rows * geometry.kernel_columns * geometry.in_channels)
+    fetch = work.tasks[phase] * max(words + FETCH_CYCLES, FIRST_CYCLES)
+    task = max(work.cycles[phase] * share, fetch) + work.tasks[phase] * TASK_CYCLES
+    tasks = counts.windows / counts.tiles * min(geometry.out_channels, config.lanes) / config.groups / config.clusters
+    factor = spread(tasks, config.groups * config.clusters, work.variation[phase])
+    cluster_lanes = sum(count * ceil_div(lanes, config.clusters)
+                        for lanes, count in kinds(geometry.out_channels, config.lanes))
+    compute = (counts.group_windows(config) * task * factor * cluster_lanes / config.pes
+               + kernel_blocks * counts.tiles * (TILE_CYCLES + words))
+    # Rounding up to whole beats costs the values of a lane half a beat.
+    beats = 1 + ceil_div(words * config.block, BEAT) + values / config.values_per_beat + 0.5
+    slots, lanes = kernel_blocks * counts.slots / counts.chunk_count, loads * geometry.out_channels
+    return (compute, lanes * unpack_cycles(words, config, work.weights[phase]),
+            slots * counts.slot_beats + lanes * beats, slots * (SEGMENT * config.block // UNPACKED))
+
+
+def _drain_cycles(geometry, config, counts):
+    """Cycles in which words of ``drain`` sums leave the groups."""
+    cycles = 0
+    for lanes, count in kinds(geometry.out_channels, config.lanes):
+        words = ceil_div(lanes, config.block) * config.block_words
+        if config.intersect:
+            joins = config.drain // config.clusters
+            words = max((words - 1) * joins + 1, words * joins / config.groups)
+        cycles = cycles + count * counts.windows * words
+    return cycles
 
 
 def estimate(geometry: Geometry, tiling: Tiling, config: AcceleratorConfig, *, density_in: float,
-             density_out: float, density_weights: float = 1.0) -> CycleEstimate:
-    """The estimate of a layer with a tiling."""
+             density_out: float, work: PhaseWork | None = None) -> CycleEstimate:
+    """The estimate of a layer with a tiling; ``work``: of its phases in the intersect array, :func:`even_work` unless
+    told."""
+    work = work or even_work(geometry, config, phases=tiling.phases, density_in=density_in)
     rows = tile_spans(geometry.out_height, tiling.tile_rows, geometry.tile_overlap)
     columns = tile_spans(geometry.out_width, tiling.tile_columns, geometry.tile_overlap)
     windows = sum(end - first for first, end in rows) * sum(end - first for first, end in columns)
@@ -212,8 +319,7 @@ def estimate(geometry: Geometry, tiling: Tiling, config: AcceleratorConfig, *, d
     slots = loads * sum(segment_loads(geometry, tiling.tile_columns)) * blocks
     return estimate_tiled(geometry, config, chunk_channels=tiling.chunk_channels, chunk_rows=tiling.chunk_rows,
                           tiles=len(rows) * len(columns), windows=windows, passes=tiling.passes, slots=slots,
-                          density_in=density_in, density_out=density_out, phases=tiling.phases,
-                          density_weights=density_weights)
+                          density_in=density_in, density_out=density_out, work=work)
 
 
 def estimate_result(geometry: Geometry, tiling: Tiling, config: AcceleratorConfig,

@@ -20,7 +20,7 @@ CONFIGS = {config.name: config for config in (
     AcceleratorConfig("nullhop", value_width=16, groups=2, lanes=64, block=32, drain=8,
                       weight_depth=1152, tile_slots=192, sum_windows=256, pool_columns=32),
     # 64 PEs, as many as SnaPEA.
-    AcceleratorConfig("snapea", value_width=8, groups=4, lanes=64, block=64, drain=4, weight_depth=576, tile_slots=32,
+    AcceleratorConfig("snapea", value_width=8, groups=4, lanes=64, block=64, drain=16, weight_depth=576, tile_slots=32,
                       sum_windows=256, pool_columns=16, array="intersect", clusters=4, pes=4),
     AcceleratorConfig("tiny_snapea", value_width=8, groups=2, lanes=16, block=16, drain=4, weight_depth=160,
                       tile_slots=32, sum_windows=32, pool_columns=8, array="intersect", clusters=2, pes=2),

@@ -20,18 +20,71 @@ SCALABLE = EXACT64 >> 16
 
 def run_batch(network: QuantisedNetwork, inputs: np.ndarray) -> dict[str, np.ndarray]:
     """The outputs of ``network``, each [N, C, H, W], for integer ``inputs[N, C, H, W]``: those of golden."""
-    maps = {name: torch.zeros((len(inputs), *shape), dtype=torch.float32) for name, shape in network.maps.items()}
-    maps[network.input_name][...] = torch.from_numpy(np.asarray(inputs, np.float32))
-    for layer in network.layers:
-        x = torch.cat([maps[part.map][:, part.first:part.first + part.channels] for part in layer.inputs], 1)
-        full = _requantise(_sums(layer, x, layer.weights), layer)
-        if layer.prediction is not None:
-            full[_sums(layer, x, layer.prediction.weights) + _per_channel(layer.bias)
-                 < _per_channel(layer.prediction.thresholds)] = 0
-        last = _max_pool(full, layer.pool) if layer.pool else full
-        for target, values in zip(layer.targets, (full, last)[-len(layer.targets):], strict=True):
-            maps[target.map][:, target.first:target.first + values.shape[1]] = values
+    maps = Batch(network, inputs).maps
     return {name: maps[name].numpy().astype(np.int64) for name in network.outputs}
+
+
+class Batch:
+    """A network on integer ``inputs[N, C, H, W]``: ``maps`` has all maps by name, float32 [N, C, H, W]."""
+
+    def __init__(self, network: QuantisedNetwork, inputs: np.ndarray):
+        self.layers, self.shapes = network.layers, network.maps
+        self.maps = {network.input_name: torch.from_numpy(np.asarray(inputs, np.float32))}
+        self.maps = self._run(self.layers, {layer.name for layer in self.layers}, {})
+
+    def rerun(self, network: QuantisedNetwork, zeros: dict[str, torch.Tensor] | None = None) -> dict[str, torch.Tensor]:
+        """The maps of ``network``, which has other objects for the layers that differ; what they do not change is not
+        computed again. ``zeros``: which outputs [N, O, H, W] of a layer are 0, by its name."""
+        zeros = zeros or {}
+        changed = {layer.name for layer, known in zip(network.layers, self.layers, strict=True)
+                   if layer is not known or layer.name in zeros}
+        return self._run(network.layers, changed, zeros)
+
+    def _run(self, layers, changed, zeros):
+        maps, written = dict(self.maps), set()
+        for layer in layers:
+            if not written.isdisjoint(part.map for part in layer.inputs) or layer.name in changed:
+                values = run_layer(layer, self.gather(layer, maps), zeros.get(layer.name))
+                for target, one in zip(layer.targets, values[-len(layer.targets):], strict=True):
+                    maps[target.map] = self._write(maps, target, one, target.map in written)
+                    written.add(target.map)
+        return maps
+
+    def _write(self, maps, target, values, own):
+        """Map ``target.map`` with ``values``; a new one, unless it is the run's ``own``."""
+        channels, end = self.shapes[target.map][0], target.first + values.shape[1]
+        if values.shape[1] == channels:
+            return values
+        whole = maps.get(target.map)
+        if whole is None:
+            whole = torch.zeros((len(values), *self.shapes[target.map]))
+        elif not own:
+            whole = whole.clone()
+        whole[:, target.first:end] = values
+        return whole
+
+    @staticmethod
+    def gather(layer: QuantisedLayer, maps: dict[str, torch.Tensor]) -> torch.Tensor:
+        """The input [N, C, H, W] of ``layer``."""
+        return torch.cat([maps[part.map][:, part.first:part.first + part.channels] for part in layer.inputs], 1)
+
+
+def run_layer(layer: QuantisedLayer, x: torch.Tensor,
+              zeros: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+    """The outputs of ``layer`` before and after pooling, float32 [N, O, H, W], for its input ``x[N, C, H, W]``.
+    ``zeros``: which outputs are 0, bool [N, O, H, W], in place of those that are predicted to be."""
+    full = _requantise(_sums(layer, x, layer.weights), layer)
+    if zeros is None and layer.prediction is not None:
+        zeros = predict(layer, x)
+    if zeros is not None:
+        full[zeros] = 0
+    return full, _max_pool(full, layer.pool) if layer.pool else full
+
+
+def predict(layer: QuantisedLayer, x: torch.Tensor) -> torch.Tensor:
+    """Which outputs, bool [N, O, H, W], a layer with a prediction predicts to be 0 for its input ``x[N, C, H, W]``."""
+    prediction = layer.prediction
+    return _sums(layer, x, prediction.weights) + _per_channel(layer.bias) < _per_channel(prediction.thresholds)
 
 
 def _sums(layer: QuantisedLayer, x: torch.Tensor, weights: np.ndarray) -> torch.Tensor:
@@ -40,7 +93,7 @@ def _sums(layer: QuantisedLayer, x: torch.Tensor, weights: np.ndarray) -> torch.
     bound = largest * int(np.abs(weights).sum(axis=(1, 2, 3)).max())
     if bound >= EXACT64:
         raise ValueError(f"the sums of layer {layer.name} may exceed 2**53")
-    parts = min(layer.in_shape[0], -(-bound // EXACT32))
+    parts = max(1, min(layer.in_shape[0], -(-bound // EXACT32)))
     chunks = np.array_split(np.arange(layer.in_shape[0]), parts)
     single = all(largest * int(np.abs(weights[:, chunk]).sum(axis=(1, 2, 3)).max()) < EXACT32
                  for chunk in chunks) and parts <= 4

@@ -85,7 +85,7 @@ def cifar10(prepare: Callable) -> Data:
     def decode(jpeg):
         return prepare(np.asarray(Image.open(io.BytesIO(jpeg)).convert("RGB")))
 
-    calibration, _ = load("train", 64)
+    calibration, _ = load("train", 256)
     files, labels = load("test", None)
     return Data("CIFAR-10 (JPEG), test", [np.float32(decode(file)) for file in calibration], files, decode, labels)
 

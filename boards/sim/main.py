@@ -59,10 +59,8 @@ class Net(StrEnum):
     digits = "digits"
 
 
-class Early(StrEnum):
-    """When a sum of the intersect array ends."""
-    none = "none"
-    exact = "exact"
+#: When a sum of the intersect array ends, besides predictions from a file.
+NONE, EXACT = "none", "exact"
 
 
 @dataclass
@@ -125,14 +123,15 @@ def simulate(stages: Stages, program: Program, inputs: list[np.ndarray]) -> Meas
     return measured
 
 
-def execute(job, config: AcceleratorConfig, console: Console, folder: Path | None, early: Early = Early.exact) -> dict:
+def execute(job, config: AcceleratorConfig, console: Console, folder: Path | None, early: str = EXACT) -> dict:
     """Quantises, compiles and simulates a job of ``jobs.py`` and shows it on ``console``; the report, which goes to
-    ``folder`` with the job's files if there is one."""
+    ``folder`` with the job's files if there is one. ``early``: ``none``, ``exact`` or a file of predictions."""
     stages = Stages(console)
     with stages.progress:
         with stages.stage("quantise and compile"), unusable():
             program = compile_float(job.network, job.calibration, config,
-                                    negative_classes=NEGATIVE_CLASSES if early is Early.exact else 0)
+                                    negative_classes=0 if early == NONE else NEGATIVE_CLASSES,
+                                    predictions=None if early in (NONE, EXACT) else Path(early))
         measured = simulate(stages, program, [program.network.quantise_input(x) for x in job.inputs])
         with stages.stage("outputs"):
             outcome = job.finish(program.network, measured.outputs, folder)
@@ -151,7 +150,7 @@ def execute(job, config: AcceleratorConfig, console: Console, folder: Path | Non
                       "network_macs": node.dense_macs(sums["macs"], len(job.inputs))} | sums)
     report = build_report(network=job.name, config=config, records=measured.records, run_cycles=measured.cycles,
                           wall_seconds=measured.seconds, **subtotals, **({"nodes": nodes} if nodes else {}),
-                          **({"early": early.value} if config.intersect else {}), **outcome.extra)
+                          **({"early": early} if config.intersect else {}), **outcome.extra)
     if nodes:
         report["total"]["network_macs"] = sum(node["network_macs"] for node in nodes)
     files = outcome.files
@@ -254,9 +253,11 @@ def main(
                                                   "number, or one for each channel; 0.", metavar="M,M,M")] = None,
     std: Annotated[str | None, typer.Option(help="ONNX: what pictures are divided by after that; 1.",
                                             metavar="S,S,S")] = None,
-    early: Annotated[Early | None, typer.Option(
+    early: Annotated[str | None, typer.Option(
         help="Configurations with the intersect array, such as snapea: stop a sum when it is known that ReLU makes "
-             "it 0 (exact), or compute all of it (none). exact unless told; the outputs are the same.")] = None,
+             "it 0 (exact), or compute all of it (none). exact unless told; the outputs are the same. Or a file of "
+             "`zeroskip predict`: exact, and predicted zeros besides, which change outputs.",
+        metavar="none|exact|FILE.npz")] = None,
     output: Annotated[Path, typer.Option(
         help="Folder for <network>/report.json and the outputs.")] = Path("build/sim"),
 ) -> None:
@@ -301,7 +302,7 @@ def main(
                                 shape=shape, mean=mean, std=std)
             folder = output / job.name
             folder.mkdir(parents=True, exist_ok=True)
-        report = execute(job, chosen, console, folder, early or Early.exact)
+        report = execute(job, chosen, console, folder, early or EXACT)
     except (UnusableInput, BuildError) as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(BAD_INPUT) from None

@@ -1,8 +1,8 @@
 """Cycle model: what the hardware's counters will say of a run, without simulating its RTL.
 
-    maps, results = run_network(program.network, x)                       # golden.network; compiler.phases.phase_weights
-    run = model_network(program.network, maps, results, program.segments[0][1], program.config,
-                        split=phase_weights, descriptor_address=program.descriptor_address, log_address=program.log_address)
+    maps, results = run_network(program.network, x)         # golden.network; phase_weights is of compiler.phases
+    run = model_network(program.network, maps, results, program.segments[0][1], program.config, split=phase_weights,
+                        descriptor_address=program.descriptor_address, log_address=program.log_address)
     run.layers[0]["cycles"], run.layers[0]["stall_tile"], run.cycles      # as boards.sim.run.RunResult
     run.accesses[0]["weight_reads"], energy(run.accesses[0], program.config)["total"]
 

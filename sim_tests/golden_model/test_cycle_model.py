@@ -25,7 +25,7 @@ from golden.cycle_model import (
     model_network,
     model_run,
 )
-from golden.cycles import scale_beats, weight_beats
+from golden.cycles import even_work, scale_beats, weight_beats
 from golden.formats import plan_map, slot_beats
 from golden.network import gather, run_network
 from golden.tasks import count_tasks
@@ -112,7 +112,8 @@ def test_every_number_of_phases_equals_the_rtl(classes):
     weights = layer.weights - 20 * (rng.random(layer.weights.shape) < .5)
     layer = replace(layer, weights=np.clip(weights, -127, 127), bias=rng.integers(-1 << 16, 1 << 18, 20))
     x = random_map(rng, layer.in_shape, width=8, signed=False, density=.5)
-    tiling = choose_tiling(layer.geometry(), PES, phases=1 + classes).tiling
+    work = even_work(layer.geometry(), PES, phases=1 + classes, density_in=.5)
+    tiling = choose_tiling(layer.geometry(), PES, work=work).tiling
     compare(compile_network(single(layer), PES, tilings={"layer": tiling}), x, seed=classes)
 
 
@@ -169,7 +170,8 @@ def test_accesses_of_the_intersect_array_are_those_of_its_tasks():
     rng = np.random.default_rng(4)
     layer = random_layer(rng, "layer", "input", (20, 9, 10), width=8, kernel=(3, 3), out_channels=16, pad=(1, 1, 1, 1))
     x = random_map(rng, layer.in_shape, width=8, signed=False, density=.5)
-    tiling = choose_tiling(layer.geometry(), config, phases=4).tiling
+    tiling = choose_tiling(layer.geometry(), config,
+                           work=even_work(layer.geometry(), config, phases=4, density_in=.5)).tiling
     assert (tiling.tile_rows, tiling.tile_columns, tiling.passes, tiling.chunk_channels) == (9, 10, 1, 20)
     program = compile_network(single(layer), config, tilings={"layer": tiling})
     counted = model(program, x).accesses[0]

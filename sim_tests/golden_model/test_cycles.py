@@ -6,12 +6,15 @@ import pytest
 
 from compiler.weights import weight_image
 from golden.cycles import (
+    PhaseWork,
     estimate,
     estimate_result,
+    even_work,
     inside_fraction,
     kinds,
     scale_beats,
     slot_read_beats,
+    task_cycles,
     tiled_nonzero_macs,
     unpack_cycles,
     weight_beats,
@@ -96,17 +99,18 @@ WIDE, CUT = dataclasses.replace(GEOMETRY, in_channels=80, out_channels=136), Til
 
 
 def intersect(tiling=CUT, *, density_in=0.5, density_weights=1.0):
-    return estimate(WIDE, tiling, SNAPEA, density_in=density_in, density_out=0.3, density_weights=density_weights)
+    work = even_work(WIDE, SNAPEA, phases=tiling.phases, density_in=density_in, density_weights=density_weights)
+    return estimate(WIDE, tiling, SNAPEA, density_in=density_in, density_out=0.3, work=work)
 
 
 def test_tasks_of_the_intersect_array_multiply_what_is_left_or_look_at_a_word_a_cycle():
     per_window, windows = 9 * inside_fraction(WIDE), 20 * 24
     macs = per_window * 80 * 0.5 * 136 * windows
     tasks = 6 * 136 * windows
-    assert 1 < intersect().compute / ((macs + 2 * tasks) / SNAPEA.total_lanes) < 1.5
-    # Nothing to multiply: a cycle for each of two blocks of each tap.
+    assert 1 < intersect().compute / ((macs + tasks) / SNAPEA.total_lanes) < 1.2
+    # Nothing to multiply: 3 words of a task are fetched before 8 cycles have gone by.
     none = intersect(density_in=0)
-    assert 1 < none.compute / ((per_window * 2 * 136 * windows + 2 * tasks) / SNAPEA.total_lanes) < 1.5
+    assert 1 < none.compute / (9 * tasks / SNAPEA.total_lanes) < 1.2
     assert intersect(density_weights=0).compute == none.compute
     by_density = [intersect(density_weights=density).compute for density in (0.1, 0.3, 0.6, 1.0)]
     assert by_density == sorted(by_density) and by_density[0] < by_density[-1]
@@ -116,7 +120,11 @@ def test_every_pass_unpacks_every_round_and_every_phase_reads_the_input_again():
     one = intersect()
     assert unpack_cycles(3, SNAPEA) == 4 + 3 + 3 * 8
     assert one.unpack == 5 * 136 * 6 * unpack_cycles(3, SNAPEA)
-    assert intersect(dataclasses.replace(CUT, phases=4)).unpack == 4 * one.unpack
+    # A group of 8 channels without a weight takes no cycle.
+    group = 1 - 0.75 ** 8
+    assert intersect(dataclasses.replace(CUT, phases=4)).unpack == pytest.approx(
+        4 * 5 * 136 * 6 * (4 + 3 + 3 * 8 * group))
+    assert unpack_cycles(3, SNAPEA, 0) == 4 + 3 + 3
     # Of one lane, the input takes longer: 64 channels of each of the 4 pixels of a slot, 16 in a cycle.
     lane = estimate(dataclasses.replace(WIDE, out_channels=1), CUT, SNAPEA, density_in=0.5, density_out=0.3)
     assert lane.unpack == input_slots() * 4 * 4 > 5 * 6 * unpack_cycles(3, SNAPEA)
@@ -133,14 +141,57 @@ def test_beats_of_the_weights_of_the_intersect_array_are_about_those_of_the_imag
     density = np.count_nonzero(layer.weights) / layer.weights.size
     for phases in (1, 4):
         tiling = dataclasses.replace(CUT, phases=phases)
-        free = estimate(WIDE, tiling, SNAPEA, density_in=0, density_out=0, density_weights=density).read
-        without = estimate(dataclasses.replace(WIDE, out_channels=1), tiling, SNAPEA, density_in=0, density_out=0,
-                           density_weights=density).read
+        work = even_work(WIDE, SNAPEA, phases=phases, density_in=0, density_weights=density)
+        free, without = (estimate(geometry, tiling, SNAPEA, density_in=0, density_out=0, work=work).read
+                         for geometry in (WIDE, dataclasses.replace(WIDE, out_channels=1)))
         beats = len(weight_image(layer, tiling, SNAPEA)) / 8
         per_lane = 5 * beats / 136
         # The input is read three times, for one kernel block each.
         inputs = phases * 2 * slot_read_beats(WIDE, SNAPEA, 0) * input_slots()
         assert free - without - inputs == pytest.approx(135 * per_lane, rel=0.1)
+
+
+def test_tasks_take_a_cycle_for_each_product_unless_fetching_takes_longer():
+    assert task_cycles(np.array([100, 12, 10, 3, 0, 0]), np.array([9, 9, 9, 9, 9, 0])).tolist() == [
+        100, 12, 11, 11, 17, 0]
+
+
+def test_a_phase_with_little_to_do_waits_for_tiles():
+    """What one phase saves in computing another does not lose again, unless tiles are loaded ahead of a whole round."""
+    much, little, few = 8000.0, 8.0, dataclasses.replace(CUT, tiles_per_pass=1, passes=15, phases=2)
+    many = dataclasses.replace(CUT, tiles_per_pass=15, passes=1, phases=2)
+
+    def cost(cycles, tiling):
+        work = PhaseWork(cycles, (0.0, 0.0), (1.0, 0.1), (0.5, 0.5))
+        return estimate(dataclasses.replace(WIDE, out_channels=1), tiling, SNAPEA, density_in=0.5, density_out=0.3,
+                        work=work)
+
+    uneven, even = cost((much, little), many), cost(((much + little) / 2,) * 2, many)
+    assert uneven.uneven > even.uneven and uneven.compute < even.compute * 1.1
+    assert cost((much, little), few).uneven < uneven.uneven
+
+
+def test_a_phase_with_little_to_do_waits_for_weights():
+    """Also where its tiles are loaded ahead: weights of a round are loaded while the one before computes."""
+    single = dataclasses.replace(CUT, tiles_per_pass=1, passes=15, phases=2)
+    costs = [estimate(WIDE, single, SNAPEA, density_in=0.5, density_out=0.3,
+                      work=PhaseWork(cycles, (0.0, 0.0), (1.0, 1.0), (0.5, 0.5))) for cycles in ((900, 0), (450, 450))]
+    assert costs[0].unpack < costs[0].compute < 1.1 * costs[1].compute
+    # The two chunks, of 64 and of 16 channels, have different amounts of work too.
+    assert costs[0].uneven > 1.5 * costs[1].uneven > 0
+
+
+def test_clusters_wait_for_each_other_the_more_their_tasks_differ():
+    costs = [estimate(WIDE, CUT, SNAPEA, density_in=0.5, density_out=0.3,
+                      work=PhaseWork((100.0,), (variation,), (1.0,), (1.0,))).compute for variation in (0.0, 0.5, 2.0)]
+    assert costs == sorted(costs) and costs[0] < costs[1] < 1.1 * costs[0] < costs[2] < 1.5 * costs[0]
+
+
+def test_sums_of_the_intersect_array_are_joined_from_those_of_the_clusters():
+    """64 sums of a window in words of ``drain``: with 4 clusters 4 a cycle, all but the first word in turn."""
+    for drain, cycles in ((4, 16), (8, 15), (16, 13)):
+        config = dataclasses.replace(SNAPEA, drain=drain)
+        assert estimate(WIDE, CUT, config, density_in=0.5, density_out=0.3).drain == 3 * 20 * 24 * cycles
 
 
 def input_slots():

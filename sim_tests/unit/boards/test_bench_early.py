@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 
 from boards import bench_early as bench
 from boards.bench_networks.measure import load_case
+from boards.predictions import BUDGETS, training
 from compiler.pipeline import compile_float
 from compiler.progress import Stages
 from golden.network import run_network
@@ -22,7 +23,7 @@ COLUMNS = {"broadcast": ("tiny", 0), "intersect": ("tiny_snapea", 0), "exact": (
 @pytest.fixture
 def small(monkeypatch, tmp_path):
     """The benchmark with one small network, in ``tmp_path``."""
-    for name, value in {"BENCHMARKS": {"small": SMALL}, "NETWORKS": {"small": 2}, "COLUMNS": COLUMNS,
+    for name, value in {"BENCHMARKS": {"small": SMALL}, "NETWORKS": {"small": (training, 20, 2)}, "COLUMNS": COLUMNS,
                         "RESULTS": tmp_path / "early", "ROOT": tmp_path, "PAGE": tmp_path / "page.md"}.items():
         monkeypatch.setattr(bench, name, value)
     return tmp_path
@@ -42,6 +43,15 @@ def test_products_are_those_of_the_cycle_model(small):
     assert result["intersect"]["lane_cycles"] == counts["skipping"]
     assert result["exact"]["lane_cycles"] == counts["products"]
     assert 0 < counts["oracle"] < counts["products"] <= counts["skipping"] < result["macs"]
+    predictive = result["predictive"]
+    assert set(predictive["runs"]) == {f"{budget:g}{kind}" for budget in BUDGETS for kind in ("", " pruned")}
+    dearest = f"{BUDGETS[-1]:g}"
+    assert predictive["runs"][dearest]["lane_cycles"] < counts["products"]
+    assert predictive["scores"]["none"]["loss"] == 0 and predictive["searched"] == 8 and predictive["scored"] == 20
+    for budget in BUDGETS:
+        assert predictive["budgets"][f"{budget:g}"]["loss"] <= budget
+    layers = predictive["budgets"][dearest]["layers"]
+    assert layers and set(layers) | {"all"} == set(predictive["zeros"][dearest])
     # tiny has the same multiplications, but those with a weight of 0.
     assert result["broadcast"]["lane_cycles"] > counts["skipping"]
 
@@ -82,6 +92,10 @@ def test_results_are_kept_and_the_page_written(small):
     path = small / "early" / "small.json"
     kept = json.loads(path.read_text())
     assert f"{kept['intersect']['cycles'] / kept['exact']['cycles']:.3f}x" in page
+    for budget in BUDGETS:
+        run_cycles = kept["predictive"]["runs"][f"{budget:g}"]["cycles"]
+        assert f"{kept['exact']['cycles'] / run_cycles:.2f}x" in page
+        assert (small / "early" / f"small-{budget:g}.npz").exists()
     path.write_text(json.dumps(kept | {"commit": "kept"}))
     assert run().exit_code == 0 and "kept" in (small / "page.md").read_text()
     assert run("--images", "1").exit_code == 0

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from compiler.emit import compile_network
-from compiler.image import image_bytes
 from compiler.tile import choose_tiling
+from golden.cycles import even_work
 from golden.layer import Slice, Target
 from golden.network import QuantisedNetwork
 from golden.tiling import Tiling
@@ -51,7 +51,7 @@ def phase_fields(network, config, **options):
     return [(layer["phases"], layer["stop_phase"], layer["predict"]) for layer in fields]
 
 
-def test_layers_stop_where_that_is_exact_and_pays():
+def test_layers_stop_where_that_is_exact():
     rng, options = np.random.default_rng(4), dict(width=8, kernel=(3, 3), pad=(1, 1, 1, 1), out_channels=64)
     layers = [random_layer(rng, "a", "input", (48, 16, 16), signed_in=True, **options),
               random_layer(rng, "b", "a", (64, 16, 16), **options),
@@ -59,13 +59,23 @@ def test_layers_stop_where_that_is_exact_and_pays():
     network = QuantisedNetwork("three", 8, (48, 16, 16), True, tuple(layers), ("c",))
     # Signed input, ReLU, no ReLU.
     assert phase_fields(network, SNAPEA) == [(1, 0, 0), (4, 1, 0), (1, 0, 0)]
-    assert phase_fields(network, SNAPEA, negative_classes=1)[1] == (2, 1, 0)
-    assert phase_fields(network, SNAPEA, negative_classes=0) == [(1, 0, 0)] * 3
-    assert phase_fields(network, SNAPEA, densities={"a": 0.05})[1] == (1, 0, 0)
+    for phases, stop in ((1, 0), (2, 1), (7, 1)):
+        work = even_work(layers[1].geometry(), SNAPEA, phases=phases, density_in=0.4)
+        assert phase_fields(network, SNAPEA, work={"b": work}) == [(1, 0, 0), (phases, stop, 0), (1, 0, 0)]
     given = {layer.name: Tiling(48 if layer.name == "a" else 64, 3, 4, 4, 16, 1, 3) for layer in layers}
     assert phase_fields(network, SNAPEA, tilings=given) == [(3, 0, 0), (3, 1, 0), (3, 0, 0)]
-    one, other = (compile_network(network, CONFIGS["small"], negative_classes=classes).segments for classes in (3, 0))
-    assert one == other and phase_fields(network, CONFIGS["small"]) == [(1, 0, 0)] * 3
+    assert phase_fields(network, CONFIGS["small"]) == [(1, 0, 0)] * 3
+
+
+def test_the_cost_is_that_of_the_work():
+    """With phases that compute little, loading decides."""
+    layer = random_layer(np.random.default_rng(4), "b", "input", (64, 40, 40), width=8, kernel=(3, 3), out_channels=64,
+                         pad=(1, 1, 1, 1))
+    much = even_work(layer.geometry(), SNAPEA, phases=2, density_in=1.0)
+    little = dataclasses.replace(much, cycles=(9.0, 9.0), tasks=(0.1, 0.1))
+    choices = [compile_network(single(layer), SNAPEA, work={"b": work}, densities={"input": 1.0}).choices["b"]
+               for work in (much, little)]
+    assert [choice.cost.bound for choice in choices] == ["compute", "read"]
 
 
 def test_an_input_of_more_than_32_channels_is_not_dense():
@@ -73,17 +83,6 @@ def test_an_input_of_more_than_32_channels_is_not_dense():
         layer = random_layer(np.random.default_rng(5), "a", "input", (channels, 4, 4), width=8, kernel=(1, 1),
                              out_channels=3)
         assert compile_network(single(layer), SNAPEA).maps["input"].dense == dense
-
-
-@pytest.mark.parametrize("classes", [-1, 7])
-def test_negative_classes_that_are_too_many_are_refused(classes):
-    with pytest.raises(ValueError, match=f"negative_classes must be 0 to 6, not {classes}"):
-        compile_network(two_layers(), SNAPEA, negative_classes=classes)
-
-
-def test_drivers_get_no_image_of_the_intersect_array():
-    with pytest.raises(ValueError, match="drivers do not know the intersect array yet, which configuration snapea has"):
-        image_bytes(compile_network(two_layers(), SNAPEA))
 
 
 def test_layers_that_do_not_fit_the_intersect_array_are_refused_by_name():

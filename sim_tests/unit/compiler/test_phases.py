@@ -1,12 +1,12 @@
-"""Phases of the weights: the split against a plain sort, and where how many phases are chosen."""
+"""Phases of the weights: the split against a plain sort, and how many a layer may have."""
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from compiler.phases import choose_phases, split, stops_exactly
+from compiler.phases import phase_counts, split, stops_exactly
 from hw.configs import CONFIGS
-from sim_tests.golden_model.random_layers import random_layer
+from sim_tests.golden_model.random_layers import random_layer, with_prediction
 
 SNAPEA = CONFIGS["snapea"]
 
@@ -57,25 +57,24 @@ def test_only_a_relu_on_unsigned_inputs_stops():
     assert stops_exactly(layer_of()) and stops_exactly(layer_of(limits=(0, 100)))
     assert not stops_exactly(layer_of(relu=False)) and not stops_exactly(layer_of(signed_in=True))
     assert not stops_exactly(layer_of(limits=(-1, 100)))
+
+
+def test_only_layers_that_stop_have_classes():
     for layer in (layer_of(relu=False), layer_of(signed_in=True)):
-        assert choose_phases(layer, SNAPEA, 1.0, 3) == 1
-    assert choose_phases(layer_of(), SNAPEA, 1.0, 3) == 4
-    assert choose_phases(layer_of(), CONFIGS["default"], 1.0, 3) == 1
+        assert list(phase_counts(layer, SNAPEA, 3)) == [1]
+    assert list(phase_counts(layer_of(), CONFIGS["default"], 3)) == [1]
+    for most in range(7):
+        assert list(phase_counts(layer_of(), SNAPEA, most)) == list(range(1, most + 2))
 
 
-def test_phases_are_as_many_as_have_enough_to_do():
-    layer = layer_of()
-    negatives = (layer.weights < 0).sum() / 64
-    # 9 map words: 11 multiplications a window and phase; 26 x 26 windows on 64 PEs, 85 cycles to unpack a lane.
-    assert 85 * 64 / 26**2 < 11
-    for density in np.linspace(0.01, 1, 34):
-        for most in (0, 1, 3, 6):
-            assert choose_phases(layer, SNAPEA, density, most) == 1 + min(most, int(density * negatives / 11)), density
-    assert choose_phases(replace(layer, weights=np.abs(layer.weights)), SNAPEA, 1.0, 6) == 1
+def test_a_prediction_needs_a_phase_of_its_own():
+    for layer, most, counts in ((layer_of(), 3, [2, 3, 4, 5]), (layer_of(), 0, [2]), (layer_of(signed_in=True), 3, [2]),
+                                (layer_of(), 6, [2, 3, 4, 5, 6, 7])):
+        predicted = with_prediction(np.random.default_rng(1), layer)
+        assert list(phase_counts(predicted, SNAPEA, most)) == counts
 
 
-def test_few_windows_do_not_pay_for_unpacking_more_phases():
-    # One window: 64 PEs would wait for weights.
-    assert choose_phases(layer_of(side=3, kernel=(3, 3)), SNAPEA, 1.0, 3) == 1
-    assert choose_phases(layer_of(side=12, kernel=(3, 3)), SNAPEA, 0.5, 6) == 1 + int(
-        0.5 * (layer_of().weights < 0).sum() / 64 / (85 * 64 / 100))
+@pytest.mark.parametrize("classes", [-1, 7])
+def test_classes_that_are_too_many_are_refused(classes):
+    with pytest.raises(ValueError, match=f"negative_classes must be 0 to 6, not {classes}"):
+        phase_counts(layer_of(), SNAPEA, classes)

@@ -6,7 +6,7 @@ import time
 import pytest
 
 from compiler.tile import TIE, choose_tiling
-from golden.cycles import estimate
+from golden.cycles import estimate, even_work
 from golden.tiling import Geometry, Tiling, ceil_div, check_tiling, loaded_span, segments_of, tile_spans
 from hw.configs import CONFIGS
 
@@ -118,7 +118,8 @@ def test_tilings_of_the_intersect_array_that_do_not_fit_are_refused(changes, mes
 @pytest.mark.parametrize("seed", range(6))
 def test_searched_tilings_of_the_intersect_array_fit(seed, phases):
     geometry = random_geometry(seed, side=40)
-    choice = choose_tiling(geometry, TINY_SNAPEA, phases=phases, density_weights=0.9)
+    work = even_work(geometry, TINY_SNAPEA, phases=phases, density_in=0.4, density_weights=0.9)
+    choice = choose_tiling(geometry, TINY_SNAPEA, work=work)
     check_tiling(geometry, choice.tiling, TINY_SNAPEA)
     assert choice.tiling.phases == phases and choice.cost.unpack > 0
     text = choice.explain()

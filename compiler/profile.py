@@ -1,0 +1,82 @@
+"""What the intersect array has to do for a layer, counted on typical inputs.
+
+Source: golden/README.md, "Intersect array"; golden/tasks.py.
+"""
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from golden.cycles import PhaseWork, task_cycles
+from golden.layer import QuantisedLayer
+from golden.network import QuantisedNetwork, gather
+from golden.tasks import walk_tasks
+from golden.tiling import Tiling
+from hw.config import AcceleratorConfig
+
+from .emit import choose_layer
+from .phases import phase_counts, phase_weights, stop_phase
+
+#: Rows of windows that a layer is profiled on, spread evenly.
+PROFILE_ROWS = 4
+#: What more phases must save, as a fraction of a layer's cycles: the estimate does not tell less.
+LEAST_GAIN = 0.02
+
+
+@dataclass(frozen=True)
+class Profile:
+    """``work``: means of all lanes, for the estimate of cycles; ``cycles`` [phases, lanes]: to compare lanes with each
+    other."""
+    work: PhaseWork
+    cycles: np.ndarray
+
+
+def profile_network(quantised: QuantisedNetwork, runs: list[dict[str, np.ndarray]], config: AcceleratorConfig,
+                    densities: dict[str, float], negative_classes: int) -> dict[str, Profile]:
+    """The profile of each layer, with as many phases as take the fewest cycles by the estimate; with fewer where these
+    take at most ``LEAST_GAIN`` more.
+
+    Parameters
+    ----------
+    quantised : QuantisedNetwork
+    runs : list of dict of str to int array
+        All maps for each of some typical inputs (:func:`golden.network.run_network`).
+    config : AcceleratorConfig
+        With the intersect array.
+    densities : dict of str to float
+        As of :func:`compiler.emit.compile_network`.
+    negative_classes : int
+        As of :func:`compiler.phases.phase_counts`.
+    """
+    found = {}
+    for layer in quantised.layers:
+        inputs = [gather(maps, layer.inputs) for maps in runs]
+        profiles = [profile(layer, inputs, config, phases) for phases in phase_counts(layer, config, negative_classes)]
+        cycles = np.array([choose_layer(quantised, layer, config, densities, part.work).cost.cycles
+                           for part in profiles])
+        found[layer.name] = profiles[np.argmax(cycles <= (1 + LEAST_GAIN) * cycles.min())]
+    return found
+
+
+def profile(layer: QuantisedLayer, inputs: list[np.ndarray], config: AcceleratorConfig, phases: int) -> Profile:
+    """The work of ``layer`` in ``phases`` phases for ``inputs`` [C, H, W], on ``PROFILE_ROWS`` rows of windows of each.
+    """
+    weights = phase_weights(layer, phases)
+    strips = [part for x in inputs for part in _strips(layer, x, config, weights)]
+    cycles = np.concatenate([task_cycles(part.products, part.words).reshape(phases, -1, len(layer.weights))
+                             for part in strips], axis=1)
+    tasks = np.mean([np.count_nonzero(part.words, (1, 2, 3)) / part.sums.size for part in strips], axis=0)
+    mean, windows, lanes = (cycles.mean(axis, keepdims=True) for axis in ((1, 2), 2, 1))
+    variation = (cycles - windows - lanes + mean).std((1, 2)) / np.maximum(mean.ravel(), 1)
+    work = (mean.ravel(), variation, tasks, np.count_nonzero(weights, (1, 2, 3, 4)) / layer.weights.size)
+    return Profile(PhaseWork(*(tuple(map(float, part)) for part in work)), cycles.sum(1))
+
+
+def _strips(layer, x, config, weights):
+    """The :class:`~golden.tasks.Tasks` of the rows of windows, a round for each phase."""
+    rows, kernel_rows = layer.full_shape[1], layer.weights.shape[2]
+    padded = np.pad(x, ((0, 0), (layer.pad[0], kernel_rows), (0, 0)))
+    tiling = Tiling(layer.in_shape[0] + config.block * len(layer.inputs), kernel_rows, 1, 1, 1, 1, len(weights))
+    for row in np.unique(((np.arange(PROFILE_ROWS) + 0.5) * rows / PROFILE_ROWS).astype(int)):
+        band = padded[:, row * layer.stride:row * layer.stride + kernel_rows]
+        strip = replace(layer, in_shape=band.shape, pad=(0, layer.pad[1], 0, layer.pad[3]), pool=0, full=None)
+        yield from walk_tasks(strip, band, tiling, weights, stop_phase(layer, len(weights)), block=config.block)
