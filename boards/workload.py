@@ -19,8 +19,9 @@ from compiler.emit import Program, compile_network
 from compiler.graph import Network
 from compiler.lower import lower
 from compiler.nodes import Node, network_nodes
-from compiler.phases import phase_weights
+from compiler.phases import NEGATIVE_CLASSES, phase_weights
 from compiler.pipeline import DENSITY_INPUTS, CompilerFault, check_onnx, map_densities, read_onnx
+from compiler.profile import profile_network
 from compiler.quantise import quantise
 from golden.cycle_model import ModelledRun, model_network
 from golden.layer import LayerResult
@@ -60,8 +61,13 @@ class Quantised:
         return run_network(self.network, self.x)
 
     def compile(self, config: AcceleratorConfig) -> Program:
-        """The program for ``config``; ``ValueError`` if a layer does not fit its memories."""
-        return compile_network(self.network, config, densities=self.densities)
+        """The program for ``config``, without balanced clusters; ``ValueError`` if a layer does not fit its
+        memories."""
+        work = None
+        if config.intersect:
+            profiles = profile_network(self.network, [self.golden[0]], config, self.densities, NEGATIVE_CLASSES)
+            work = {name: found.work for name, found in profiles.items()}
+        return compile_network(self.network, config, densities=self.densities, work=work)
 
     def model(self, program: Program) -> ModelledRun:
         """Counters of each layer and cycles of the run, by the cycle model."""

@@ -37,6 +37,7 @@ from boards.compare_accelerators import (
 from boards.report.record import COUNTS
 from boards.sim.report import LayerRecord, build_report
 from boards.workload import load_workload
+from compiler.pipeline import compile_quantised
 from golden.network import run_network
 from hw.configs import CONFIGS
 from hw.registers import COUNTERS
@@ -311,3 +312,14 @@ def test_an_unknown_network_or_configuration_is_refused():
     for arguments in (("nothing",), ("digits", "--config", "nothing")):
         result = run(*arguments)
         assert result.exit_code == 2 and "nothing" in result.output
+
+
+def test_the_intersect_array_gets_its_phases_by_a_profile():
+    """As the compiler gives it, whatever order it gives to kernels."""
+    config, workload = CONFIGS["tiny_snapea"], load_workload("digits")
+    network = workload.quantise(config)
+    found = network.compile(config)
+    expected = compile_quantised(network.network, [network.x], config, densities=network.densities)
+    assert [choice.tiling.phases for choice in found.choices.values()] == [
+        choice.tiling.phases for choice in expected.choices.values()]
+    assert len({choice.tiling.phases for choice in found.choices.values()}) > 1
