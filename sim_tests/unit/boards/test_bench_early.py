@@ -9,6 +9,7 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from boards import bench_early as bench
+from boards import resources
 from boards.bench_networks.measure import load_case
 from boards.predictions import BUDGETS, training
 from compiler.pipeline import compile_float
@@ -103,8 +104,27 @@ def test_results_are_kept_and_the_page_written(small):
 
 
 def test_page_without_results_names_the_commands():
-    page = bench.early_page({})
+    page = bench.early_page({}, bench.BENCHMARKS, bench.COLUMNS, list(bench.NETWORKS))
     assert "No network has been measured." in page and "make bench-early ONLY=hed" in page
+
+
+def test_area_is_that_of_the_last_synthesis(small, monkeypatch, tmp_path):
+    monkeypatch.setattr(resources, "FOLDER", tmp_path)
+    config = get_config("tiny")
+    assert resources.synthesised(config) is None
+    (tmp_path / f"design-tiny-{config.configuration_id:08x}.stat").write_text("  7 LUT6\n  2 RAMB36E1\n  3 FDRE\n")
+    assert resources.synthesised(config) == resources.Resources(7, 3, 0, 2)
+    assert resources.synthesised(replace(config, sum_windows=64)) is None
+    (small / "early").mkdir()
+    results = {"small": bench.measure("small", 1, Stages(Console(quiet=True))) | {
+        "commit": "a", "date": "b", "cpu_seconds": 1}}
+    page = bench.early_page(results, bench.BENCHMARKS, COLUMNS, ["small"])
+    assert "| broadcast (`tiny`) | 7 | 3 | 0 | 2 |" in page and "make resources CONFIG=tiny_snapea" in page
+    snapea = get_config("tiny_snapea")
+    (tmp_path / f"design-tiny_snapea-{snapea.configuration_id:08x}.stat").write_text("  2000 LUT6\n  1 FDRE\n")
+    page = bench.early_page(results, bench.BENCHMARKS, COLUMNS, ["small"])
+    macs, cycles = results["small"]["macs"], results["small"]["exact"]["cycles"]
+    assert f"| {macs / cycles / 2:.2f} |" in page.split("## Area")[1]
 
 
 @pytest.mark.parametrize(("change", "arguments", "text"), [
