@@ -57,10 +57,11 @@ def data(program):
 @pytest.fixture(scope="module")
 def intersect_data():
     """An image of the intersect array: a layer with a prediction, of several phases, chunks and kernel blocks."""
-    program = compile_network(network(channels=20, predicts=True), INTERSECT)
-    tiling = program.choices["first"].tiling
-    assert tiling.phases > 1 and tiling.chunk_channels < 20 and INTERSECT.lanes < 18
-    return image_bytes(program)
+    chain = network(channels=20, predicts=True)
+    tiling = compile_network(chain, INTERSECT).choices["first"].tiling
+    assert tiling.phases > 1 and INTERSECT.lanes < 18
+    tiling = dataclasses.replace(tiling, chunk_channels=16, chunk_rows=3)
+    return image_bytes(compile_network(chain, INTERSECT, tilings={"first": tiling}))
 
 
 @pytest.fixture(scope="module")
