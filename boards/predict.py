@@ -138,5 +138,8 @@ def command(
                       f"lost on {len(workload.calibration)} calibration inputs, where a point is {point}; seed {SEED}",
                       highlight=False, soft_wrap=True)
         save_predictions(outcome.network, output)
-        console.print(f"wrote {output}; next: make sim NET={model} CONFIG={config} EARLY={output}", highlight=False,
-                      markup=False, soft_wrap=True)
+        given = {"SIZE": size, "CALIB": calib, "SHAPE": shape, **({"COUNT": count, "MEAN": mean, "STD": std}
+                                                                 if calib else {})}
+        same = "".join(f" {name}={value}" for name, value in given.items() if value is not None)
+        console.print(f"wrote {output}; next: make sim NET={model}{same} CONFIG={config} EARLY={output}",
+                      highlight=False, markup=False, soft_wrap=True)
