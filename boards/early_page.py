@@ -3,7 +3,7 @@ from compiler.phases import NEGATIVE_CLASSES
 from hw.configs import get_config
 
 from .bench_networks.page import markdown_table
-from .bench_networks.registry import Benchmark
+from .bench_networks.registry import TOP1, Benchmark
 from .catalogue import CHIPS
 from .predictions import BUDGETS
 from .resources import synthesised
@@ -92,10 +92,33 @@ def early_page(results: dict[str, dict], benchmarks: dict[str, Benchmark], colum
                  for name, result in results.items() for budget in BUDGETS]
     return (HEAD.format(multipliers=multipliers)
             + (markdown_table(rows) if rows else "No network has been measured.\n") + notes
-            + (PREDICTED_HEAD + markdown_table(predicted) + PREDICTED_NOTES if predicted else "")
+            + (PREDICTED_HEAD + markdown_table(predicted) + PREDICTED_NOTES + _verdict(results, benchmarks)
+               if predicted else "")
             + _area(results, benchmarks, configs)
             + f"\nNot measured:\n\n{missing}\n"
             + ("\n## Networks and inputs\n\n" + markdown_table(sources) if sources else ""))
+
+
+def _verdict(results, benchmarks):
+    """Where the controls do as well as predictions, in a sentence each."""
+    lines = []
+    for control in ("pruned", "random"):
+        cases = [f"{benchmarks[name].title} at {budget:g}" for name, result in results.items() for budget in BUDGETS
+                 if _holds(benchmarks[name].measure, result["predictive"], f"{budget:g}", control)]
+        lines.append(f"- The control **{control}** is as good as predictions or better, with no more cycles, on: "
+                     f"{', '.join(cases) or 'none of them'}.\n")
+    return "".join(lines)
+
+
+def _holds(measure, found, column, control):
+    """Whether a control is as good as the predictions of ``column``: by the share of right classes, else by the loss.
+    Random zeros are taken for as fast."""
+    ours, theirs = (found["scores"].get(name) for name in (column, f"{column} {control}"))
+    if theirs is None or not found["zeros"].get(column):
+        return False
+    runs = found["runs"]
+    slower = control == "pruned" and runs[f"{column} pruned"]["cycles"] > runs[column]["cycles"]
+    return not slower and (theirs["score"] >= ours["score"] if measure is TOP1 else theirs["loss"] <= ours["loss"])
 
 
 def _area(results, benchmarks, configs):

@@ -9,8 +9,9 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from boards import bench_early as bench
-from boards import resources
+from boards import early_page, resources
 from boards.bench_networks.measure import load_case
+from boards.bench_networks.registry import DECIBELS, TOP1
 from boards.predictions import BUDGETS, training
 from compiler.pipeline import compile_float
 from compiler.progress import Stages
@@ -106,6 +107,25 @@ def test_results_are_kept_and_the_page_written(small):
 def test_page_without_results_names_the_commands():
     page = bench.early_page({}, bench.BENCHMARKS, bench.COLUMNS, list(bench.NETWORKS))
     assert "No network has been measured." in page and "make bench-early ONLY=hed" in page
+
+
+@pytest.mark.parametrize(("measure", "pruned", "random", "text"), [
+    (TOP1, (89.0, 5.0, 100), 10.0, ("none of them", "none of them")),
+    (TOP1, (90.0, 5.0, 100), 10.0, ("net at 1", "none of them")),
+    (TOP1, (95.0, 5.0, 101), 90.5, ("none of them", "net at 1")),
+    (DECIBELS, (95.0, 0.5, 100), 95.0, ("net at 1", "none of them"))])
+def test_controls_that_are_as_good_are_named(measure, pruned, random, text):
+    """By the share of right classes, at no more cycles; other measures by the loss. Where nothing is predicted there
+    is nothing to beat."""
+    score, loss, cycles = pruned
+    found = {"scores": {"1": {"score": 90.0, "loss": 1.0}, "1 pruned": {"score": score, "loss": loss},
+                        "1 random": {"score": random, "loss": 30.0}},
+             "runs": {"1": {"cycles": 100}, "1 pruned": {"cycles": cycles}}, "zeros": {"1": {"all": {}}}}
+    for budget in (f"{budget:g}" for budget in BUDGETS if budget != 1):
+        found["scores"] |= {budget: found["scores"]["1"], f"{budget} pruned": {"score": 99.0, "loss": 0.0}}
+    pages = early_page._verdict({"net": {"predictive": found}}, {"net": replace(SMALL, title="net", measure=measure)})
+    for line, control, expected in zip(pages.splitlines(), ("pruned", "random"), text, strict=True):
+        assert f"**{control}**" in line and line.endswith(f"on: {expected}.")
 
 
 def test_area_is_that_of_the_last_synthesis(small, monkeypatch, tmp_path):
