@@ -31,9 +31,10 @@ help:  ## This list
 	@echo
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo
-	@echo "  Variables:  NET=hed|digits|file.onnx  CONFIG=tiny|small|default|nullhop|file.json"
+	@echo "  Variables:  NET=hed|digits|file.onnx  CONFIG=tiny|small|default|nullhop|snapea|file.json"
 	@echo "              BOARD=arty_z7_20|pynq_z2|arty_z7_10|ebaz4205"
 	@echo "              IMAGE=photo.jpg or astronaut, chelsea, coffee ...  SIZE=96 or 320x240 (width x height)"
+	@echo "              EARLY=none|exact|file of zeroskip predict  (CONFIG=snapea)"
 	@echo "              CALIB=folder or .npz  INPUT=.npz or picture  SHAPE=3x224x224  MEAN=  STD=  COUNT=  (file.onnx)"
 
 setup: $(READY)  ## Virtual environment, packages, trained networks (the other targets call it)
