@@ -18,14 +18,13 @@ from rich.console import Console
 
 from boards.build import ROOT, revision
 from compiler.emit import Program
-from compiler.phases import NEGATIVE_CLASSES, phase_weights, stop_phase
+from compiler.phases import NEGATIVE_CLASSES, phase_weights
 from compiler.pipeline import DENSITY_INPUTS, compile_float, compile_quantised, map_densities
 from compiler.predictions import save_predictions
 from compiler.progress import Stages
 from compiler.quantise import quantise
 from golden.cycle_model import energy, model_network
 from golden.network import gather, run_network
-from golden.tasks import count_tasks
 from hw.configs import get_config
 
 from .bench_networks.data import MissingData
@@ -41,6 +40,7 @@ from .predictions import (
     search_predictions,
     training,
 )
+from .sim.early import layer_tasks
 from .workload import exit_status
 
 PAGE = ROOT / "docs" / "results" / "early-activation.md"
@@ -68,9 +68,7 @@ def count_program(program: Program, x: np.ndarray) -> dict[str, int]:
     maps, _ = run_network(program.network, program.network.quantise_input(x))
     counts = dict.fromkeys(("skipping", "products", "oracle", "clipped", "outputs"), 0)
     for layer in program.network.layers:
-        tiling = program.choices[layer.name].tiling
-        work = count_tasks(layer, gather(maps, layer.inputs), tiling, phase_weights(layer, tiling.phases),
-                           stop_phase(layer, tiling.phases), block=program.config.block)
+        work = layer_tasks(program, layer, gather(maps, layer.inputs))
         counts["skipping"] += int(work.skipping.sum())
         counts["products"] += int(work.products.sum())
         counts["oracle"] += int((work.oracle if layer.low == 0 else work.skipping).sum())

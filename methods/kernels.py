@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from compiler.phases import split, stops_exactly
+from compiler.phases import phase_weights, stops_exactly
 from golden.cycles import TASK_CYCLES, unpack_cycles
 from golden.layer import NEVER, Prediction, QuantisedLayer
 from golden.postprocess import requantise
@@ -126,9 +126,8 @@ class Profile:
         behind it."""
         if not classes:
             return self._task(self._products(self.weights)), np.zeros_like(self.sums)
-        phase, first = split(self.weights, classes), np.maximum(self.weights, 0)
+        first, *parts = phase_weights(self.layer, classes + 1).reshape(classes + 1, *self.weights.shape)
         sums = self._sums(first) + self.layer.bias.astype(np.float32)
-        parts = [np.where(phase == number, self.weights, 0) for number in range(1, classes + 1)]
         return self._task(self._products(first)), self._stopping(sums, parts)
 
     def rest_cycles(self, rest: np.ndarray, sums: np.ndarray, classes: int) -> np.ndarray:

@@ -4,7 +4,7 @@ import numpy as np
 from compiler.emit import Program
 from compiler.phases import phase_weights, stop_phase
 from golden.layer import LayerResult, QuantisedLayer
-from golden.tasks import count_tasks
+from golden.tasks import TaskCounts, count_tasks
 from golden.tiling import MAX_PHASES
 
 
@@ -18,13 +18,18 @@ def count_early(program: Program, layer: QuantisedLayer, x: np.ndarray, result: 
     """
     if not program.config.intersect:
         return None
-    tiling = program.choices[layer.name].tiling
-    work = count_tasks(layer, x, tiling, phase_weights(layer, tiling.phases), stop_phase(layer, tiling.phases),
-                       block=program.config.block)
-    products = work.products.sum(1).reshape(tiling.phases, -1).sum(1).tolist()
+    work, phases = layer_tasks(program, layer, x), program.choices[layer.name].tiling.phases
+    products = work.products.sum(1).reshape(phases, -1).sum(1).tolist()
     return {"skipping": int(work.skipping.sum()), "products": products + [0] * (MAX_PHASES - len(products)),
             "outputs": result.full.size, "stopped": int(work.stopped.sum()), "predicted": result.predicted,
             "missed": result.missed}
+
+
+def layer_tasks(program: Program, layer: QuantisedLayer, x: np.ndarray) -> TaskCounts:
+    """The tasks of ``layer``, as ``program`` runs it on the intersect array, for its input ``x[C, H, W]``."""
+    tiling = program.choices[layer.name].tiling
+    return count_tasks(layer, x, tiling, phase_weights(layer, tiling.phases), stop_phase(layer, tiling.phases),
+                       block=program.config.block)
 
 
 def early_sentence(early: dict) -> str:
