@@ -18,8 +18,7 @@ The four stages work at the same time, so the slowest sets the pace:
 
 In the intersect array a window is ``lanes`` tasks for each round, dealt to the PEs of a group. What they take, how much
 that differs, and how many there are, says a :class:`PhaseWork`. Input is read again for each phase. A word of finished
-sums is joined from a sum of each cluster a cycle; all words of a window but the first while the collector waits. There
-is a fifth stage:
+sums is joined from a sum of each cluster a cycle, in all groups at the same time. There is a fifth stage:
 
 * ``unpack``: weights take :func:`unpack_cycles` for each round and lane, input a cycle for each ``UNPACKED`` channels
   of each word; both are unpacked at the same time.
@@ -299,8 +298,7 @@ def _drain_cycles(geometry, config, counts):
     for lanes, count in kinds(geometry.out_channels, config.lanes):
         words = ceil_div(lanes, config.block) * config.block_words
         if config.intersect:
-            joins = config.drain // config.clusters
-            words = max((words - 1) * joins + 1, words * joins / config.groups)
+            words = max(words, words * (config.drain // config.clusters) / config.groups)
         cycles = cycles + count * counts.windows * words
     return cycles
 

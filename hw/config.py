@@ -228,6 +228,12 @@ class AcceleratorConfig:
         return self.lanes // self.drain
 
     @property
+    def joined_words(self) -> int:
+        """Words of sums that wait in the intersect array for the collector, for each group: those of two windows, so
+        that a window's words are joined while other groups have their turn."""
+        return 2 * self.window_words
+
+    @property
     def block_words(self) -> int:
         """Words of ``drain`` values in one block of channels."""
         return self.block // self.drain

@@ -53,21 +53,21 @@ def _unpack_cycles(run, layer, job, words):
 
 @njit(**OPTIONS)
 def step_joiner(run, group, clusters):
-    """A cycle of the joiner behind ``clusters`` of a group, after that of the collector. The word that waits is the end
+    """A cycle of the joiner behind ``clusters`` of a group, after that of the collector. A word that waits is the end
     of a window to the collector, whichever of its words it is."""
-    taken = group.free
-    if taken:
-        group.free, group.ends_in = 0, group.ends_out
-    if group.ends_in != group.ends_out:
-        return
+    room = group.level < run.joined_words
+    group.level -= group.free
+    group.free, offered = 0, room
     for n in range(run.clusters):
-        if not clusters[n].sums:
-            return
-    for n in range(run.clusters):
-        clusters[n].joined, clusters[n].wake = 1, 0
-    group.step += 1
-    if group.step == run.joins:
-        group.step, group.ends_in = 0, group.ends_out + 1
+        offered = offered and clusters[n].sums > 0
+    if offered:
+        for n in range(run.clusters):
+            clusters[n].joined, clusters[n].wake = 1, 0
+        group.step += 1
+        if group.step == run.joins:
+            group.step = 0
+            group.level += 1
+    group.ends_in = group.ends_out + (group.level > 0)
 
 
 @njit(**OPTIONS)

@@ -286,7 +286,7 @@ def _run_record(config, memory, layers, descriptor_address, log_address):
             setup=max(address_bits, LOCAL_BITS + 2) + 1, capacity=capacity,
             sums_latency=1 if capacity <= MAX_LUT_DEPTH else 2, clusters=config.clusters, pes=config.pes,
             cluster_lanes=config.cluster_lanes, sum_windows=config.sum_windows, joins=config.drain // config.clusters,
-            parts=config.block // UNPACKED, descriptor_address=descriptor_address,
+            joined_words=config.joined_words, parts=config.block // UNPACKED, descriptor_address=descriptor_address,
             log_address=log_address, layers=layers, **vars(memory)).items():
         run[name] = value
     return run

@@ -44,9 +44,9 @@ SOURCES = hashlib.sha256(b"".join(
                  "state", "../tasks"))).hexdigest()
 #: Constants of a run: configuration, memory, registers.
 RUN = record("groups", "lanes", "block", "drain", "max_burst", "values_per_beat", "map_beats", "block_words", "slots",
-             "setup", "capacity", "sums_latency", "clusters", "pes", "cluster_lanes", "sum_windows", "joins", "parts",
-             "read_latency", "write_latency", "cycles_per_beat",
-             "descriptor_address", "log_address", "layers", f"sources_{SOURCES[:16]}")
+             "setup", "capacity", "sums_latency", "clusters", "pes", "cluster_lanes", "sum_windows", "joins",
+             "joined_words", "parts", "read_latency", "write_latency", "cycles_per_beat", "descriptor_address",
+             "log_address", "layers", f"sources_{SOURCES[:16]}")
 #: A layer: its descriptor, and where its counts begin in the arrays of all layers.
 LAYER = record(*(field.name for field in FIELDS), "words_at", "slots_at", "full_at", "pool_at", "in_segments",
                "full_segments", "full_rows", "pool_segments", "pool_rows", "dense_beats", "x_at", "x_columns",
@@ -102,8 +102,8 @@ ELEMENT = record("wake", "since", "accepted", "popped", "inside", "fetching", "u
                  "second", "queue_in", "queue_out", "newest", "newest_at", "valid", "now_parity", "bits", "last",
                  "dead_at", "one", "read", "ready", "added", "result", "result_parity", "working", queue=16, busy=2,
                  places=2, jobs=2, outcomes=2, thresholds=2)
-JOINER = record("step", "free", "ends_in", "ends_out", "working", "busy", "lane_cycles", "stall_output", "stall_tile",
-                "stall_weights", "stall_find", "map_reads", "sum_reads", "sum_writes", ends=ENDS)
+JOINER = record("step", "free", "level", "ends_in", "ends_out", "working", "busy", "lane_cycles", "stall_output",
+                "stall_tile", "stall_weights", "stall_find", "map_reads", "sum_reads", "sum_writes", ends=ENDS)
 ROUNDS = record("planner", "new_layer", "state", "layer", "left", "kernel", "place", "passes", "beats", "header",
                 "rounds_at", "ahead", "inner", "out", "walker", "wait", "walk_layer", "first_lane", "lanes", "phase",
                 "channel", "row", "rows", "left_passes", "block", "blocks", "offer_words", "loader", "lane",

@@ -188,9 +188,10 @@ def test_clusters_wait_for_each_other_the_more_their_tasks_differ():
 
 
 def test_sums_of_the_intersect_array_are_joined_from_those_of_the_clusters():
-    """64 sums of a window in words of ``drain``: with 4 clusters 4 a cycle, all but the first word in turn."""
-    for drain, cycles in ((4, 16), (8, 15), (16, 13)):
-        config = dataclasses.replace(SNAPEA, drain=drain)
+    """64 sums of a window in words of ``drain``, with 4 clusters 4 a cycle in each of the groups; a word a cycle leaves
+    all of them."""
+    for groups, drain, cycles in ((4, 4, 16), (4, 8, 8), (4, 16, 4), (1, 16, 16), (2, 16, 8)):
+        config = dataclasses.replace(SNAPEA, groups=groups, drain=drain)
         assert estimate(WIDE, CUT, config, density_in=0.5, density_out=0.3).drain == 3 * 20 * 24 * cycles
 
 
