@@ -19,7 +19,7 @@ def balance(network: QuantisedNetwork, work: dict[str, np.ndarray], config: Acce
     """``network`` with the output channels of its layers in an order that balances the clusters of ``config``.
 
     Channels stay in their kernel block. Maps that the user wants, and those that are read or written in part, keep
-    their order. ``work``: of each layer, ``[phases, lanes]``.
+    their order. ``work``: of each layer, ``[rounds, lanes]``.
     """
     for layer in network.layers:
         if _movable(network, layer):
@@ -28,22 +28,47 @@ def balance(network: QuantisedNetwork, work: dict[str, np.ndarray], config: Acce
 
 
 def kernel_order(work: np.ndarray, config: AcceleratorConfig) -> np.ndarray:
-    """Which output channel each lane gets, ``[lanes]``, given the ``work[phases, lanes]`` of each channel.
+    """Which output channel each lane gets, ``[lanes]``, given the ``work[rounds, lanes]`` of each channel.
 
-    In each kernel block the channel with most work comes first and goes where it adds least to the sum of the squares
-    of the clusters' work in each phase.
+    In each kernel block the sum of the squares of the clusters' work in each round is made small: the channel with most
+    work comes first and goes where it adds least, then pairs of channels change places as long as that helps.
     """
     order = []
     for first, end in chunk_spans(work.shape[1], config.lanes):
-        places = [list(range(first + cluster, end, config.clusters)) for cluster in range(config.clusters)]
-        loads, chosen = np.zeros((len(work), config.clusters)), {}
-        for channel in first + np.argsort(-work[:, first:end].sum(0), kind="stable"):
-            costs = np.where([bool(free) for free in places], work[:, channel] @ loads, np.inf)
-            cluster = int(np.argmin(costs))
-            chosen[places[cluster].pop(0)] = channel
-            loads[:, cluster] += work[:, channel]
-        order += [chosen[lane] for lane in range(first, end)]
-    return np.array(order)
+        block = work[:, first:end]
+        order.append(first + _exchange(block, _deal(block, config.clusters), config.clusters))
+    return np.concatenate(order)
+
+
+def _deal(work, clusters):
+    """The channels of ``work[rounds, lanes]`` one after the other to the cluster where each adds least."""
+    lanes = work.shape[1]
+    places = [list(range(cluster, lanes, clusters)) for cluster in range(clusters)]
+    loads, order = np.zeros((len(work), clusters)), np.zeros(lanes, int)
+    for channel in np.argsort(-work.sum(0), kind="stable"):
+        costs = np.where([bool(free) for free in places], work[:, channel] @ loads, np.inf)
+        cluster = int(np.argmin(costs))
+        order[places[cluster].pop(0)] = channel
+        loads[:, cluster] += work[:, channel]
+    return order
+
+
+def _exchange(work, order, clusters):
+    """``order`` with the pair of channels exchanged that takes most off the sum of squares, again and again, a time for
+    each channel at most."""
+    a, b = np.triu_indices(len(order), 1)
+    apart = a % clusters != b % clusters
+    a, b, order = a[apart], b[apart], order.copy()
+    for _ in order if len(a) else ():
+        now = work[:, order]
+        loads = np.stack([now[:, cluster::clusters].sum(1) for cluster in range(clusters)], 1)
+        moved = now[:, b] - now[:, a]
+        change = 2 * (moved * (loads[:, a % clusters] - loads[:, b % clusters] + moved)).sum(0)
+        best = int(np.argmin(change))
+        if change[best] >= -1e-9 * np.square(loads).sum():
+            break
+        order[[a[best], b[best]]] = order[[b[best], a[best]]]
+    return order
 
 
 def _movable(network, layer):

@@ -22,13 +22,13 @@ from .model import Model
 from .onnx import HostPart, largest_difference, load_proto, read_proto, simplify, tolerance
 from .phases import NEGATIVE_CLASSES
 from .predictions import load_predictions
-from .profile import profile_network
+from .profile import kernel_work, profile_network
 from .quantise import quantise
 
 #: Calibration inputs that densities are taken from.
 DENSITY_INPUTS = 4
-#: Calibration inputs that the intersect array's phases are chosen on.
-PROFILE_INPUTS = 1
+#: Calibration inputs that the intersect array's phases are chosen on, and those that its clusters are balanced on.
+PROFILE_INPUTS, BALANCE_INPUTS = 1, 8
 #: Bytes of a network's name that an image holds.
 NAME_BYTES = 27
 
@@ -70,12 +70,12 @@ def check_onnx(network: OnnxNetwork, x: np.ndarray) -> None:
 def compile_float(network: Network, calibration: list[np.ndarray], config: AcceleratorConfig, *,
                   negative_classes: int = NEGATIVE_CLASSES, predictions: Path | None = None) -> Program:
     """The program of ``network``, quantised with the inputs [C, H, W] of ``calibration``; for the intersect array
-    profiled on the first ``PROFILE_INPUTS`` of them. ``predictions``: a file of them (:mod:`compiler.predictions`).
+    profiled on the first ``BALANCE_INPUTS`` of them. ``predictions``: a file of them (:mod:`compiler.predictions`).
     ``negative_classes`` and errors as of :func:`compiler.quantise.quantise` and :func:`compile_quantised`."""
     quantised = quantise(network, calibration, config)
     if predictions:
         quantised = load_predictions(quantised, predictions)
-    return compile_quantised(quantised, [quantised.quantise_input(x) for x in calibration[:PROFILE_INPUTS]], config,
+    return compile_quantised(quantised, [quantised.quantise_input(x) for x in calibration[:BALANCE_INPUTS]], config,
                              densities=map_densities(network, calibration[:DENSITY_INPUTS]),
                              negative_classes=negative_classes)
 
@@ -84,9 +84,9 @@ def compile_quantised(quantised: QuantisedNetwork, inputs: list[np.ndarray], con
                       densities: dict[str, float] | None = None, negative_classes: int = NEGATIVE_CLASSES) -> Program:
     """The program of ``quantised``.
 
-    For the intersect array, a profile on the integer ``inputs`` [C, H, W] decides how many phases each layer has
-    (:func:`compiler.profile.profile_network`) and which cluster gets which of its kernels
-    (:func:`compiler.balance.balance`).
+    For the intersect array, a profile on the first ``PROFILE_INPUTS`` of the integer ``inputs`` [C, H, W] decides how
+    many phases each layer has (:func:`compiler.profile.profile_network`), all of them which cluster gets which of its
+    kernels (:func:`compiler.balance.balance`).
 
     Parameters
     ----------
@@ -107,9 +107,9 @@ def compile_quantised(quantised: QuantisedNetwork, inputs: list[np.ndarray], con
     check_network(quantised, config)
     if not config.intersect:
         return compile_network(quantised, config, densities=densities)
-    runs = [run_network(quantised, x)[0] for x in inputs]
+    runs = [run_network(quantised, x)[0] for x in inputs[:PROFILE_INPUTS]]
     profiles = profile_network(quantised, runs, config, densities or {}, negative_classes)
-    balanced = balance(quantised, {name: found.cycles for name, found in profiles.items()}, config)
+    balanced = balance(quantised, kernel_work(quantised, inputs, profiles, config), config)
     return compile_network(balanced, config, densities=densities,
                            work={name: found.work for name, found in profiles.items()})
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from golden.cycles import PhaseWork, task_cycles
 from golden.layer import QuantisedLayer
-from golden.network import QuantisedNetwork, gather
+from golden.network import QuantisedNetwork, gather, run_network
 from golden.tasks import walk_tasks
 from golden.tiling import Tiling
 from hw.config import AcceleratorConfig
@@ -16,18 +16,17 @@ from hw.config import AcceleratorConfig
 from .emit import choose_layer
 from .phases import phase_counts, phase_weights, stop_phase
 
-#: Rows of windows that a layer is profiled on, spread evenly.
-PROFILE_ROWS = 4
+#: Rows of windows that a layer is profiled on, spread evenly, and those of each input that its kernels are compared on.
+PROFILE_ROWS, BALANCE_ROWS = 4, 2
 #: What more phases must save, as a fraction of a layer's cycles: the estimate does not tell less.
 LEAST_GAIN = 0.02
 
 
 @dataclass(frozen=True)
 class Profile:
-    """``work``: means of all lanes, for the estimate of cycles; ``cycles`` [phases, lanes]: to compare lanes with each
-    other."""
+    """``work``: means of all lanes, for the estimate of cycles; ``tiling``: what that leads to."""
     work: PhaseWork
-    cycles: np.ndarray
+    tiling: Tiling
 
 
 def profile_network(quantised: QuantisedNetwork, runs: list[dict[str, np.ndarray]], config: AcceleratorConfig,
@@ -50,33 +49,54 @@ def profile_network(quantised: QuantisedNetwork, runs: list[dict[str, np.ndarray
     found = {}
     for layer in quantised.layers:
         inputs = [gather(maps, layer.inputs) for maps in runs]
-        profiles = [profile(layer, inputs, config, phases) for phases in phase_counts(layer, config, negative_classes)]
-        cycles = np.array([choose_layer(quantised, layer, config, densities, part.work).cost.cycles
-                           for part in profiles])
-        found[layer.name] = profiles[np.argmax(cycles <= (1 + LEAST_GAIN) * cycles.min())]
+        works = [profile(layer, inputs, config, phases) for phases in phase_counts(layer, config, negative_classes)]
+        choices = [choose_layer(quantised, layer, config, densities, work) for work in works]
+        best = fewest_phases([choice.cost.cycles for choice in choices])
+        found[layer.name] = Profile(works[best], choices[best].tiling)
     return found
 
 
-def profile(layer: QuantisedLayer, inputs: list[np.ndarray], config: AcceleratorConfig, phases: int) -> Profile:
+def fewest_phases(cycles: list[float]) -> int:
+    """Which of several estimates, those with fewer phases first, is chosen: the first that is not ``LEAST_GAIN`` above
+    the lowest."""
+    return int(np.argmax(np.array(cycles) <= (1 + LEAST_GAIN) * min(cycles)))
+
+
+def profile(layer: QuantisedLayer, inputs: list[np.ndarray], config: AcceleratorConfig, phases: int) -> PhaseWork:
     """The work of ``layer`` in ``phases`` phases for ``inputs`` [C, H, W], on ``PROFILE_ROWS`` rows of windows of each.
     """
     weights = phase_weights(layer, phases)
-    strips = [part for x in inputs for part in _strips(layer, x, config, weights)]
+    tiling = Tiling(layer.in_shape[0] + config.block * len(layer.inputs), layer.weights.shape[2], 1, 1, 1, 1, phases)
+    strips = [part for x in inputs for part in _strips(layer, x, config, tiling, PROFILE_ROWS)]
     cycles = np.concatenate([task_cycles(part.products, part.words).reshape(phases, -1, len(layer.weights))
                              for part in strips], axis=1)
     tasks = np.mean([np.count_nonzero(part.words, (1, 2, 3)) / part.sums.size for part in strips], axis=0)
     mean, windows, lanes = (cycles.mean(axis, keepdims=True) for axis in ((1, 2), 2, 1))
     variation = (cycles - windows - lanes + mean).std((1, 2)) / np.maximum(mean.ravel(), 1)
     work = (mean.ravel(), variation, tasks, np.count_nonzero(weights, (1, 2, 3, 4)) / layer.weights.size)
-    return Profile(PhaseWork(*(tuple(map(float, part)) for part in work)), cycles.sum(1))
+    return PhaseWork(*(tuple(map(float, part)) for part in work))
 
 
-def _strips(layer, x, config, weights):
-    """The :class:`~golden.tasks.Tasks` of the rows of windows, a round for each phase."""
+def kernel_work(quantised: QuantisedNetwork, inputs: list[np.ndarray], profiles: dict[str, Profile],
+                config: AcceleratorConfig) -> dict[str, np.ndarray]:
+    """For each layer what its kernels take in each round, ``[rounds, lanes]``: cycles of a PE, as a share of the
+    layer's, means of the integer ``inputs`` [C, H, W] on ``BALANCE_ROWS`` rows of windows of each."""
+    found = dict.fromkeys(profiles, 0)
+    for x in inputs:
+        maps = run_network(quantised, x)[0]
+        for layer in quantised.layers:
+            strips = _strips(layer, gather(maps, layer.inputs), config, profiles[layer.name].tiling, BALANCE_ROWS)
+            cycles = sum(task_cycles(part.products, part.words).sum((1, 2)) for part in strips)
+            found[layer.name] = found[layer.name] + cycles / max(cycles.sum(), 1) / len(inputs)
+    return found
+
+
+def _strips(layer, x, config, tiling, count):
+    """The :class:`~golden.tasks.Tasks` of ``count`` rows of windows, in the rounds of ``tiling``."""
     rows, kernel_rows = layer.full_shape[1], layer.weights.shape[2]
     padded = np.pad(x, ((0, 0), (layer.pad[0], kernel_rows), (0, 0)))
-    tiling = Tiling(layer.in_shape[0] + config.block * len(layer.inputs), kernel_rows, 1, 1, 1, 1, len(weights))
-    for row in np.unique(((np.arange(PROFILE_ROWS) + 0.5) * rows / PROFILE_ROWS).astype(int)):
+    weights = phase_weights(layer, tiling.phases)
+    for row in np.unique(((np.arange(count) + 0.5) * rows / count).astype(int)):
         band = padded[:, row * layer.stride:row * layer.stride + kernel_rows]
         strip = replace(layer, in_shape=band.shape, pad=(0, layer.pad[1], 0, layer.pad[3]), pool=0, full=None)
-        yield from walk_tasks(strip, band, tiling, weights, stop_phase(layer, len(weights)), block=config.block)
+        yield from walk_tasks(strip, band, tiling, weights, stop_phase(layer, tiling.phases), block=config.block)

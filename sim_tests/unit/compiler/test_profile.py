@@ -7,11 +7,12 @@ import pytest
 from compiler.emit import compile_network
 from compiler.phases import phase_weights
 from compiler.pipeline import compile_quantised
-from compiler.profile import profile, profile_network
+from compiler.profile import BALANCE_ROWS, Profile, kernel_work, profile, profile_network
 from golden.cycle_model import model_network
+from golden.cycles import task_cycles
 from golden.layer import Slice
 from golden.network import QuantisedNetwork, run_network
-from golden.tasks import count_tasks
+from golden.tasks import count_tasks, walk_tasks
 from golden.tiling import Tiling
 from hw.configs import CONFIGS
 from sim_tests.golden_model.random_layers import random_layer, random_map, single, with_prediction
@@ -48,13 +49,29 @@ def test_the_profile_of_a_low_map_is_that_of_all_its_rows(phases):
     counts = [count_tasks(layer, x, Tiling(32, 3, 4, 9, 1, 1, phases), weights, int(phases > 1), block=TINY.block)
               for x in inputs]
     found, outputs = profile(layer, inputs, TINY, phases), 2 * 4 * 9 * 16
-    assert found.work.tasks == pytest.approx(sum(count.tasks.sum(1) for count in counts) / outputs)
-    assert found.work.weights == pytest.approx([np.count_nonzero(part) / layer.weights.size for part in weights])
+    assert found.tasks == pytest.approx(sum(count.tasks.sum(1) for count in counts) / outputs)
+    assert found.weights == pytest.approx([np.count_nonzero(part) / layer.weights.size for part in weights])
     products, words = (sum(getattr(count, name) for count in counts) for name in ("products", "words"))
-    least = np.maximum(products, words)
-    assert (least <= found.cycles).all()
-    assert (found.cycles <= products + words + 8 * sum(count.tasks for count in counts)).all()
-    assert found.work.cycles == pytest.approx(found.cycles.sum(1) / outputs)
+    tasks = sum(count.tasks for count in counts)
+    cycles = np.array(found.cycles) * outputs
+    assert (np.maximum(products, words).sum(1) <= cycles).all()
+    assert (cycles <= (products + words + 8 * tasks).sum(1)).all()
+
+
+def test_the_work_of_kernels_in_each_round():
+    """Of a low map all rows count, of two inputs each the same, in chunks of rows of the kernel."""
+    rng = np.random.default_rng(3)
+    layer = layer_of(20, (BALANCE_ROWS, 9))
+    inputs = [random_map(rng, layer.in_shape, width=8, signed=False, density=density) for density in (.2, .6)]
+    tiling = Tiling(32, 1, 4, 9, 1, 1, 2)
+    profiles = {"a": Profile(None, tiling)}
+    found, expected = kernel_work(single(layer), inputs, profiles, TINY)["a"], 0
+    for x in inputs:
+        tasks, = walk_tasks(layer, x, tiling, phase_weights(layer, 2), 1, block=TINY.block)
+        cycles = task_cycles(tasks.products, tasks.words).sum((1, 2))
+        expected = expected + cycles / cycles.sum() / 2
+    assert found.shape == (6, 16) and found == pytest.approx(expected)
+    assert kernel_work(single(layer), [0 * inputs[0]], profiles, TINY)["a"].shape == (6, 16)
 
 
 def test_variation_is_what_neither_window_nor_lane_explains():
@@ -62,9 +79,9 @@ def test_variation_is_what_neither_window_nor_lane_explains():
     layer = layer_of(16, (4, 9))
     layer = replace(layer, weights=np.where(layer.weights < 0, -1, 1))
     x = np.ones(layer.in_shape, int)
-    assert profile(layer, [x], TINY, 1).work.variation == pytest.approx((0,), abs=1e-4)
+    assert profile(layer, [x], TINY, 1).variation == pytest.approx((0,), abs=1e-4)
     stopping = random_map(np.random.default_rng(3), layer.in_shape, width=8, signed=False, density=1.0)
-    assert profile(layer_of(16, (4, 9)), [stopping], TINY, 2).work.variation[1] > 0.1
+    assert profile(layer_of(16, (4, 9)), [stopping], TINY, 2).variation[1] > 0.1
 
 
 def test_phases_are_not_more_than_allowed():
@@ -149,4 +166,4 @@ def test_a_layer_that_reads_two_maps_is_profiled_on_both():
     network = QuantisedNetwork("two", 8, first.in_shape, False, (first, both), ("b",))
     maps, _ = run_network(network, random_map(rng, first.in_shape, width=8, signed=False, density=.9))
     found = profile_network(network, [maps], TINY, {}, 0)["b"]
-    assert found.work == profile(both, [np.concatenate([maps["a"], maps["a"]])], TINY, 1).work
+    assert found.work == profile(both, [np.concatenate([maps["a"], maps["a"]])], TINY, 1)
