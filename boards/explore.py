@@ -5,6 +5,7 @@ Source: docs/explore.md.
 import itertools
 import json
 import math
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -14,12 +15,17 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from compiler.emit import compile_network
+from compiler.phases import NEGATIVE_CLASSES, phase_counts
+from compiler.pipeline import PROFILE_INPUTS
+from compiler.profile import fewest_phases, profile
 from compiler.progress import Stages
 from compiler.tile import choose_tiling
+from golden.network import gather, run_network
 from hw.config import AcceleratorConfig
 
 from .catalogue import BOARDS, CHIPS, get_board
-from .resource_model import Resources, calibrated, leave_one_out, load_points
+from .resource_model import ARRAYS, Resources, calibrated, leave_one_out, load_points
 from .sim.report import BEAT_BYTES
 from .workload import (
     CalibOption,
@@ -45,6 +51,17 @@ WEIGHT_DEPTHS = (256, 512, 1024)
 TILE_SLOTS = (32, 64, 128, 256)
 SUM_WINDOWS = (32, 128)
 POOL_COLUMNS = 16
+#: The same for the intersect array, where each PE has a copy of the tile and of its cluster's weights.
+INTERSECT_GROUPS = (1, 2, 4)
+INTERSECT_CLUSTERS = (1, 2, 4)
+INTERSECT_PES = (2, 4, 8)
+INTERSECT_LANES = (16, 32, 64)
+INTERSECT_BLOCKS = (16, 32, 64)
+INTERSECT_WEIGHT_DEPTHS = (448, 1152)
+INTERSECT_TILE_SLOTS = (32, 64)
+INTERSECT_SUM_WINDOWS = (64, 256)
+#: What ``--array`` takes, besides the name of an array.
+BOTH = "both"
 #: Figures closer than this count as equal: the models are not better, and the front would hold hundreds of twins.
 TOLERANCE = 0.03
 
@@ -60,8 +77,15 @@ class Candidate:
     exact: bool = False
 
 
-def sweep(value_width: int) -> Iterator[AcceleratorConfig]:
-    """Every legal configuration of the grid, in a fixed order."""
+def sweep(value_width: int, arrays: tuple[str, ...] = ARRAYS) -> Iterator[AcceleratorConfig]:
+    """Every legal configuration of the grids of ``arrays``, in a fixed order. The intersect array has 8-bit values."""
+    if "broadcast" in arrays:
+        yield from _broadcast_sweep(value_width)
+    if "intersect" in arrays and value_width == 8:
+        yield from _intersect_sweep()
+
+
+def _broadcast_sweep(value_width):
     for groups, lanes, block, drain, depth, slots, windows in itertools.product(
             GROUPS, LANES, BLOCKS, DRAINS, WEIGHT_DEPTHS, TILE_SLOTS, SUM_WINDOWS):
         if lanes % block == 0:
@@ -71,17 +95,30 @@ def sweep(value_width: int) -> Iterator[AcceleratorConfig]:
                 sum_windows=windows, pool_columns=POOL_COLUMNS)
 
 
-def fitting(chip: Resources, share: float, value_width: int) -> list[tuple[AcceleratorConfig, Resources]]:
-    """The configurations of the grid that take at most ``share`` of each kind of cell of ``chip``."""
+def _intersect_sweep():
+    for groups, clusters, pes, lanes, block, drain, depth, slots, windows in itertools.product(
+            INTERSECT_GROUPS, INTERSECT_CLUSTERS, INTERSECT_PES, INTERSECT_LANES, INTERSECT_BLOCKS, DRAINS,
+            INTERSECT_WEIGHT_DEPTHS, INTERSECT_TILE_SLOTS, INTERSECT_SUM_WINDOWS):
+        if lanes % block == 0:
+            yield AcceleratorConfig(
+                f"g{groups}x{lanes}_c{clusters}x{pes}_b{block}_d{drain}_w{depth}_s{slots}_p{windows}", value_width=8,
+                groups=groups, lanes=lanes, block=block, drain=drain, weight_depth=depth, tile_slots=slots,
+                sum_windows=windows, pool_columns=POOL_COLUMNS, array="intersect", clusters=clusters, pes=pes)
+
+
+def fitting(chip: Resources, share: float, value_width: int,
+            arrays: tuple[str, ...] = ARRAYS) -> list[tuple[AcceleratorConfig, Resources]]:
+    """The configurations of the grids that take at most ``share`` of each kind of cell of ``chip``."""
     model = calibrated()
-    sized = ((config, model.resources(config)) for config in sweep(value_width))
+    sized = ((config, model.resources(config)) for config in sweep(value_width, arrays))
     return [(config, used) for config, used in sized if max(used.shares(chip)) <= share]
 
 
 class Estimates:
     """The compiler's estimate of a workload for one configuration after another.
 
-    Layers of the same sizes are costed once; weights are laid out only once for each network that lowering gives.
+    Layers of the same sizes and work are costed once; weights are laid out, and the work of each phase is profiled,
+    only once for each network that lowering gives.
     """
 
     def __init__(self, workload: Workload):
@@ -89,18 +126,36 @@ class Estimates:
 
     def __call__(self, config: AcceleratorConfig) -> tuple[int, int]:
         """Cycles and DRAM bytes of a frame; ``ValueError`` if a layer does not fit the memories of ``config``."""
-        key = self.workload.key(config), config.block, config.value_width
+        key = self.workload.key(config), config.block, config.value_width, config.array
         if key not in self._layers:
-            # What a layer looks like does not depend on depths: these fit any layer that fits at all.
-            roomy = replace(config, weight_depth=max(WEIGHT_DEPTHS), tile_slots=max(TILE_SLOTS),
-                            sum_windows=max(SUM_WINDOWS))
-            choices = self.workload.quantise(config).compile(roomy).choices.values()
-            self._layers[key] = [(choice.geometry, choice.density_in, choice.density_out) for choice in choices]
-        costs = {layer: choose_tiling(layer[0], config, density_in=layer[1], density_out=layer[2]).cost
-                 for layer in dict.fromkeys(self._layers[key])}
+            self._layers[key] = self._describe(config)
+        costs = {layer: _cheapest(config, *layer) for layer in dict.fromkeys(self._layers[key])}
         cycles = sum(costs[layer].cycles for layer in self._layers[key])
         beats = sum(costs[layer].read + costs[layer].write for layer in self._layers[key])
         return round(float(cycles)), round(float(beats)) * BEAT_BYTES
+
+    def _describe(self, config):
+        """Of each layer the geometry, the densities, and the work of each number of phases that it may have."""
+        # What a layer looks like does not depend on depths: these fit any layer that fits at all.
+        roomy = replace(config, weight_depth=max(INTERSECT_WEIGHT_DEPTHS if config.intersect else WEIGHT_DEPTHS),
+                        tile_slots=max(TILE_SLOTS), sum_windows=max(INTERSECT_SUM_WINDOWS))
+        quantised = self.workload.quantise(config)
+        choices = compile_network(quantised.network, roomy, densities=quantised.densities).choices
+        works = {name: (None,) for name in choices}
+        if config.intersect:
+            runs = [run_network(quantised.network, x)[0] for x in quantised.profiled[:PROFILE_INPUTS]]
+            works = {layer.name: tuple(
+                profile(layer, [gather(maps, layer.inputs) for maps in runs], config, phases)
+                for phases in phase_counts(layer, config, NEGATIVE_CLASSES)) for layer in quantised.network.layers}
+        return [(choice.geometry, choice.density_in, choice.density_out, works[name])
+                for name, choice in choices.items()]
+
+
+def _cheapest(config, geometry, density_in, density_out, works):
+    """The estimate with as many phases as :func:`compiler.profile.profile_network` takes."""
+    costs = [choose_tiling(geometry, config, density_in=density_in, density_out=density_out, work=work).cost
+             for work in works]
+    return costs[fewest_phases([cost.cycles for cost in costs])]
 
 
 def modelled(workload: Workload, candidate: Candidate) -> Candidate:
@@ -131,28 +186,36 @@ def pareto(candidates: list[Candidate]) -> list[Candidate]:
                                                                                 candidate.config.name))
 
 
-def error_text() -> str:
-    """What the resource model is fitted to and how far off it is, for people."""
+def error_lines(arrays: tuple[str, ...]) -> list[str]:
+    """What the resource model is fitted to and how far off it is for designs with ``arrays``, for people."""
     points = load_points()
     designs = sum(point.part == "design" for point in points)
-    luts, flip_flops = (f"{100 * mean:.0f} % on average, {100 * worst:.0f} % at most"
-                        for mean, worst in leave_one_out(points).values())
-    return (f"resource model: fitted to {designs} whole designs and {len(points) - designs} groups after synthesis; a "
-            f"design that it was not fitted to, LUTs {luts}; flip-flops {flip_flops} off; DSP slices and block RAMs of "
-            f"all of them exact")
+    lines = [f"resource model: fitted to {designs} whole designs and {len(points) - designs} groups and clusters after "
+             f"synthesis; DSP slices and block RAMs of all of them exact"]
+    for array in arrays:
+        luts, flip_flops = (f"{100 * mean:.0f} % on average, {100 * worst:.0f} % at most"
+                            for mean, worst in leave_one_out(points, array).values())
+        lines.append(f"a design with the {array} array that it was not fitted to: LUTs {luts}; flip-flops {flip_flops} "
+                     f"off")
+    return lines
 
 
 def build_table(front: list[Candidate], chip: Resources, chip_name: str, megahertz: float) -> Table:
     """A line for each candidate."""
-    table = Table(box=None, header_style="bold", title=f"worth building on {chip_name}, at {megahertz:g} MHz")
-    for name in ("groups\nx lanes", "block,\ndrain", "weights, slots,\nwindows", "frames\na second", "cycles",
-                 "DRAM\nMB/frame", "LUT", "DSP", "block\nRAM"):
-        table.add_column(name, justify="right")
+    table = Table(box=None, pad_edge=False, header_style="bold",
+                  title=f"worth building on {chip_name}, at {megahertz:g} MHz",
+                  caption="broadcast: groups x lanes; intersect: groups x clusters x PEs")
+    table.add_column("array", overflow="fold")
+    for name in ("lanes,\nblock,\ndrain", "depth,\nslots,\nwindows", "frames\na\nsecond", "cycles",
+                 "DRAM\nMB a\nframe", "LUT", "DSP", "block\nRAM"):
+        table.add_column(name, justify="right", overflow="fold")
     for candidate in front:
         c, used = candidate.config, candidate.resources
         shares = used.shares(chip)
+        multipliers = f"{c.clusters} x {c.pes}" if c.intersect else c.lanes
         table.add_row(
-            f"{c.groups} x {c.lanes}", f"{c.block}, {c.drain}", f"{c.weight_depth}, {c.tile_slots}, {c.sum_windows}",
+            f"{c.array} {c.groups} x {multipliers}", f"{c.lanes}, {c.block}, {c.drain}",
+            f"{c.weight_depth}, {c.tile_slots}, {c.sum_windows}",
             f"{megahertz * 1e6 / candidate.cycles:.2f}", f"{candidate.cycles:,}{'' if candidate.exact else ' ~'}",
             f"{candidate.dram_bytes / 1e6:.2f}", f"{used.luts:,} ({100 * shares[0]:.0f} %)",
             f"{used.dsps} ({100 * shares[2]:.0f} %)", f"{used.block_rams:g} ({100 * shares[3]:.0f} %)")
@@ -165,12 +228,12 @@ def write_config(config: AcceleratorConfig, path: Path) -> None:
     path.write_text(json.dumps(asdict(config), indent=1) + "\n")
 
 
-def _explore(console, workload, chip, share, value_width, exact) -> list[Candidate]:
+def _explore(console, workload, chip, share, value_width, arrays, exact) -> list[Candidate]:
     """The front, its fastest ``exact`` candidates by the cycle model."""
     stages = Stages(console)
     candidates, refused = [], []
     with stages.progress:
-        found = fitting(chip, share, value_width)
+        found = fitting(chip, share, value_width, arrays)
         estimates = Estimates(workload)
         with stages.stage("estimate", len(found)) as update:
             for number, (config, used) in enumerate(found, start=1):
@@ -187,8 +250,10 @@ def _explore(console, workload, chip, share, value_width, exact) -> list[Candida
             for number in range(min(exact, len(front))):
                 front[number] = modelled(workload, front[number])
                 update(number + 1, front[number].config.name)
-    console.print(f"{sum(1 for _ in sweep(value_width)):,} configurations, {len(found):,} of them fit, "
-                  f"{len(candidates):,} run {workload.name}; {len(front)} are worth building", highlight=False)
+    counts = Counter(config.array for config, _ in found)
+    console.print(f"{sum(1 for _ in sweep(value_width, arrays)):,} configurations, {len(found):,} of them fit "
+                  f"({', '.join(f'{counts[array]:,} {array}' for array in arrays)}), {len(candidates):,} run "
+                  f"{workload.name}; {len(front)} are worth building", highlight=False)
     return sorted(front, key=lambda candidate: (not candidate.exact, candidate.cycles, candidate.config.name))
 
 
@@ -208,6 +273,9 @@ def explore(
                                               "takes 65 % of the LUTs.", min=0.01, max=1)] = SHARE,
     value_width: Annotated[int, typer.Option(help="Bits of a value: 8, where two lanes share a DSP slice, or 16.",
                                              metavar="8|16")] = 8,
+    array: Annotated[str, typer.Option(help="Candidates with this array: broadcast, intersect, which has 8-bit values "
+                                            "and stops a sum when its ReLU is known to give 0, or both.",
+                                       metavar=f"{'|'.join(ARRAYS)}|{BOTH}")] = BOTH,
     exact: Annotated[int, typer.Option(help="How many, the fastest first, get their cycles from the cycle model, "
                                             "which equals the RTL; those of the others, marked ~, are the compiler's "
                                             "estimate.", min=1, metavar="N")] = 5,
@@ -241,10 +309,16 @@ def explore(
                              f"{', '.join(name for name in BOARDS if BOARDS[name].chip in CHIPS)}")
         if value_width not in (8, 16):
             raise ValueError(f"--value-width must be 8 or 16, not {value_width}")
+        if array not in (*ARRAYS, BOTH):
+            raise ValueError(f"--array must be {', '.join(ARRAYS)} or {BOTH}, not {array!r}")
+        if array == "intersect" and value_width != 8:
+            raise ValueError("the intersect array has 8-bit values; leave --value-width out")
+        arrays = (array,) if array != BOTH else ARRAYS if value_width == 8 else ("broadcast",)
         workload = load_workload(model, size=size, calib=calib, shape=shape, count=count, mean=mean, std=std)
-        front = _explore(console, workload, CHIPS[chosen.chip], share, value_width, exact)
+        front = _explore(console, workload, CHIPS[chosen.chip], share, value_width, arrays, exact)
         console.print(build_table(front, CHIPS[chosen.chip], f"{board} ({chosen.chip})", megahertz or chosen.megahertz))
-        console.print(error_text(), highlight=False)
+        for line in error_lines(arrays):
+            console.print(line, highlight=False)
         if output is not None:
             write_config(front[0].config, output)
             console.print(f"wrote {output}: {front[0].config.name}; next: make sim CONFIG={output}, make bitstream "

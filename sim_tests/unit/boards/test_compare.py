@@ -16,6 +16,7 @@ from scalesim.topology_utils import topologies
 from typer.testing import CliRunner
 
 from boards import compare_accelerators
+from boards.bench_early import model_program
 from boards.cli import COMMANDS, app
 from boards.compare_accelerators import (
     DATAFLOWS,
@@ -35,9 +36,10 @@ from boards.compare_accelerators import (
     vgg_layers,
 )
 from boards.report.record import COUNTS
+from boards.sim.jobs import DigitsJob
 from boards.sim.report import LayerRecord, build_report
 from boards.workload import load_workload
-from compiler.pipeline import compile_quantised
+from compiler.pipeline import compile_float
 from golden.network import run_network
 from hw.configs import CONFIGS
 from hw.registers import COUNTERS
@@ -314,12 +316,11 @@ def test_an_unknown_network_or_configuration_is_refused():
         assert result.exit_code == 2 and "nothing" in result.output
 
 
-def test_the_intersect_array_gets_its_phases_by_a_profile():
-    """As the compiler gives it, whatever order it gives to kernels."""
-    config, workload = CONFIGS["tiny_snapea"], load_workload("digits")
+def test_the_program_for_the_intersect_array_is_that_of_make_sim():
+    """Phases by a profile of the same input, kernels in the same order; the cycle model knows that order."""
+    config, workload, job = CONFIGS["tiny_snapea"], load_workload("digits"), DigitsJob(1)
     network = workload.quantise(config)
-    found = network.compile(config)
-    expected = compile_quantised(network.network, [network.x], config, densities=network.densities)
-    assert [choice.tiling.phases for choice in found.choices.values()] == [
-        choice.tiling.phases for choice in expected.choices.values()]
+    found, expected = network.compile(config), compile_float(job.network, job.calibration, config)
+    assert found.segments == expected.segments and found.network is not network.network
     assert len({choice.tiling.phases for choice in found.choices.values()}) > 1
+    assert network.model(found).cycles == model_program(expected, job.inputs[0])["cycles"]

@@ -1,6 +1,7 @@
 """`zeroskip explore`: the sweep, the front, and the file that it writes."""
 import json
 import random
+import re
 from dataclasses import fields
 
 import pytest
@@ -19,14 +20,16 @@ from boards.explore import (
     sweep,
     write_config,
 )
-from boards.resource_model import Resources, calibrated
-from compiler.emit import compile_network
+from boards.resource_model import ARRAYS, Resources, calibrated
+from boards.workload import load_workload
 from hw.config import AcceleratorConfig
 from hw.configs import CONFIGS, get_config
 from sim_tests.unit.boards.workloads import two_layers
 
 SMALL_GRID = {"GROUPS": (1, 2), "LANES": (16, 32), "BLOCKS": (16, 32), "DRAINS": (4,), "WEIGHT_DEPTHS": (256,),
-              "TILE_SLOTS": (32, 64), "SUM_WINDOWS": (32,)}
+              "TILE_SLOTS": (32, 64), "SUM_WINDOWS": (32,), "INTERSECT_GROUPS": (1, 2), "INTERSECT_CLUSTERS": (1, 2),
+              "INTERSECT_PES": (2,), "INTERSECT_LANES": (16,), "INTERSECT_BLOCKS": (16, 32),
+              "INTERSECT_WEIGHT_DEPTHS": (448,), "INTERSECT_TILE_SLOTS": (32,), "INTERSECT_SUM_WINDOWS": (64,)}
 
 
 @pytest.fixture
@@ -37,9 +40,14 @@ def small_grid(monkeypatch):
 
 @pytest.mark.parametrize("value_width", [8, 16])
 def test_the_sweep_holds_each_configuration_once_in_one_order(value_width):
-    names = [config.name for config in sweep(value_width)]
-    assert len(set(names)) == len(names) > 1000
+    configs = [*sweep(value_width)]
+    names = [config.name for config in configs]
+    assert len(set(names)) == len({config.configuration_id for config in configs}) == len(names) > 1000
     assert names == [config.name for config in sweep(value_width)]
+    for array in ARRAYS:
+        alone = [config.name for config in sweep(value_width, (array,))]
+        assert alone == [config.name for config in configs if config.array == array]
+        assert bool(alone) == (array == "broadcast" or value_width == 8)
 
 
 def test_what_fits_takes_at_most_the_share():
@@ -83,24 +91,29 @@ def test_the_front_is_what_nothing_betters(seed):
     assert pareto(candidates[::-1]) == front
 
 
-def test_the_estimate_is_that_of_the_compiler():
-    workload, tiny = two_layers(1), CONFIGS["tiny"]
-    quantised = workload.quantise(tiny)
-    choices = compile_network(quantised.network, tiny, densities=quantised.densities).choices.values()
-    cycles, dram_bytes = Estimates(workload)(tiny)
+@pytest.mark.parametrize(("name", "workload"), [("tiny", lambda: two_layers(1)),
+                                                ("tiny_snapea", lambda: load_workload("digits"))])
+def test_the_estimate_is_that_of_the_compiler(name, workload):
+    workload, config = workload(), CONFIGS[name]
+    choices = workload.quantise(config).compile(config).choices.values()
+    cycles, dram_bytes = Estimates(workload)(config)
+    # Of some layers the intersect array has phases of negative weights: exact mode.
+    assert (len({choice.tiling.phases for choice in choices}) > 1) == config.intersect
     assert cycles == round(sum(float(choice.cost.cycles) for choice in choices))
     assert dram_bytes == 8 * round(sum(float(choice.cost.read + choice.cost.write) for choice in choices))
 
 
-def test_the_cycle_model_gives_near_what_was_estimated():
-    workload, tiny = two_layers(2), CONFIGS["tiny"]
-    estimated = Candidate(tiny, calibrated().resources(tiny), *Estimates(workload)(tiny))
+@pytest.mark.parametrize("name", ["tiny", "tiny_snapea"])
+def test_the_cycle_model_gives_near_what_was_estimated(name):
+    workload, config = two_layers(2), CONFIGS[name]
+    estimated = Candidate(config, calibrated().resources(config), *Estimates(workload)(config))
     exact = modelled(workload, estimated)
-    assert exact.exact and not estimated.exact and exact.config is tiny
+    assert exact.exact and not estimated.exact and exact.config is config
     assert .5 < exact.cycles / estimated.cycles < 2 and .5 < exact.dram_bytes / estimated.dram_bytes < 2
 
 
-@pytest.mark.parametrize("config", [CONFIGS["small"], next(sweep(16))], ids=lambda config: config.name)
+@pytest.mark.parametrize("config", [CONFIGS["small"], next(sweep(16)), next(sweep(8, ("intersect",)))],
+                         ids=lambda config: config.name)
 def test_the_file_is_the_configuration(config, tmp_path):
     path = tmp_path / "folder" / "best.json"
     write_config(config, path)
@@ -112,27 +125,47 @@ def run(*arguments):
     return CliRunner().invoke(app, ["explore", *map(str, arguments)], env={"COLUMNS": "160"})
 
 
+def table(text):
+    return text[text.index("worth building on"):]
+
+
 def test_the_command_lists_the_front_and_writes_the_fastest(small_grid, monkeypatch, tmp_path):
     monkeypatch.setattr(explore, "load_workload", lambda *args, **options: two_layers(3))
     path = tmp_path / "best.json"
     result = run("two", "--board", "arty_z7_20", "--exact", "2", "-o", path)
     assert result.exit_code == 0, result.output
-    assert "12 configurations, 12 of them fit, 12 run two" in result.output
-    assert "fitted to" in result.output and "off" in result.output
+    assert "16 configurations, 16 of them fit (12 broadcast, 4 intersect), 16 run two" in result.output
+    assert "fitted to" in result.output
+    assert all(f"a design with the {array} array that it was not fitted to" in result.output for array in ARRAYS)
     best = get_config(str(path))
     assert best.name in {config.name for config in sweep(8)} and f"CONFIG={path}" in result.output
     again = run("two", "--board", "arty_z7_20", "--exact", "2", "-o", path)
     assert get_config(str(path)) == best
-
-    def table(text):
-        return text[text.index("worth building on"):]
     assert table(again.output) == table(result.output)
+
+
+@pytest.mark.parametrize(("array", "count"), [("broadcast", 12), ("intersect", 4)])
+def test_one_array_alone(array, count, small_grid, monkeypatch, tmp_path):
+    workload, path = two_layers(3), tmp_path / "best.json"
+    monkeypatch.setattr(explore, "load_workload", lambda *args, **options: workload)
+    result = run("two", "--board", "arty_z7_20", "--array", array, "--exact", "1", "-o", path)
+    assert result.exit_code == 0 and f"{count} configurations" in result.output, result.output
+    rows = [line.split() for line in table(result.output).splitlines() if re.match(r" *(broadcast|intersect) \d", line)]
+    best = get_config(str(path))
+    assert {row[0] for row in rows} == {best.array} == {array}
+    # The cycles of its row are those of the program that make sim runs.
+    quantised = workload.quantise(best)
+    cycles = quantised.model(quantised.compile(best)).cycles
+    multipliers = f"{best.groups} x {best.clusters} x {best.pes}" if best.intersect else f"{best.groups} x {best.lanes}"
+    assert f"{cycles:,}" in rows[0] and " ".join(rows[0]).startswith(f"{array} {multipliers} {best.lanes},")
 
 
 @pytest.mark.parametrize(("arguments", "sentence"), [
     (("digits", "--board", "none"), "there is no board 'none'"),
     (("digits", "--board", "ulx3s_85f"), "does not cover"),
     (("digits", "--board", "arty_z7_10", "--value-width", 12), "must be 8 or 16, not 12"),
+    (("digits", "--board", "arty_z7_10", "--array", "dense"), "must be broadcast, intersect or both, not 'dense'"),
+    (("digits", "--board", "arty_z7_10", "--array", "intersect", "--value-width", 16), "has 8-bit values"),
     (("digits", "--board", "arty_z7_10", "--calib", "x"), "belong to an ONNX file"),
     (("digits", "--board", "arty_z7_10", "--size", "32"), "--size belongs to hed"),
     (("nothing", "--board", "arty_z7_10"), "there is no network 'nothing'"),
