@@ -10,7 +10,8 @@ The scales of the input channels are folded into the weights, ``v[o, c] = w[o, c
 each output channel, ``s_v = max|v| / (2**(A-1) - 1)``: maps of any scales can be read together. The multiplier of a
 channel is ``s_v / s_out``, written as ``scale / 2**shift`` with a scale of 16 bits.
 
-In 8-bit mode, biases also make up for what the mean of each channel lost (``bias_correction.py``).
+In 8-bit mode, calibration also decides which weights are rounded down and which up (``rounding.py``), and biases make
+up for what the mean of each channel lost (``correction.py``).
 
 A layer reads signed or unsigned values: if a writer of one of its maps can give values below 0, all of them are signed.
 
@@ -25,7 +26,7 @@ from golden.network import QuantisedNetwork, linked
 from golden.postprocess import value_limits
 from hw.config import SCALE_BITS, SHIFT_BITS, AcceleratorConfig
 
-from .bias_correction import correct_bias
+from .correction import correct
 from .graph import Network
 
 #: 16-bit maps span this many times the largest calibrated value: a bit is lost, other inputs do not saturate.
@@ -81,7 +82,7 @@ def quantise(network: Network, calibration: list, config: AcceleratorConfig, *,
             scales[target.map][target.first:target.first + len(layer.weights)] = out_scales[layer.name]
     quantised = QuantisedNetwork(network.name, config.value_width, network.input_shape, signed[network.input_name],
                                  tuple(layers), network.outputs, scales, network.input_name)
-    return correct_bias(network, quantised, calibration, config) if config.value_width == 8 else quantised
+    return correct(network, quantised, calibration, config) if config.value_width == 8 else quantised
 
 
 def clip_scale(values: np.ndarray, width: int, signed: bool) -> float:

@@ -1,13 +1,16 @@
-"""Bias correction: what quantisation changes in the mean of an output channel is taken off its bias.
+"""Correction by calibration: weights rounded together, and what is left in the mean of a channel taken off its bias.
 
-Rounded weights and rounded, clipped maps move the mean of a channel's sums. That error is the same everywhere in the
-channel, so it adds up in the next layers, where random errors cancel. Layer by layer, the calibration inputs go through
-the real network and through the integers with the biases corrected so far; the mean difference of the sums is taken off
-the bias. Sums that the clamp of the real network changes do not count: errors of most of them have no effect.
+Layer by layer, the calibration inputs go through the real network and through the integers corrected so far. What a
+layer's integer weights meet there decides which of them are rounded down and which up (``rounding.py``).
+
+Bias correction: rounded weights and rounded, clipped maps move the mean of a channel's sums. That error is the same
+everywhere in the channel, so it adds up in the next layers, where random errors cancel. The mean difference of the sums
+is taken off the bias. Sums that the clamp of the real network changes do not count: errors of most of them have no
+effect.
 
 A channel's mean over few inputs is uncertain, so it is shrunk: times ``max(0, 1 - v / mean ** 2)``, with ``v`` the
 variance of the mean over inputs. One input alone corrects nothing. Channels whose integer weights are the real ones
-(copies, networks that were quantised before) keep their bias.
+(copies, networks that were quantised before) keep weights and bias.
 
 Source: M. Nagel et al., "Data-Free Quantization Through Weight Equalization and Bias Correction", ICCV 2019, section
 4.2 and appendix D (there all sums count); W. James, C. Stein, "Estimation with Quadratic Loss", 1961 (positive part);
@@ -24,14 +27,19 @@ from golden.postprocess import value_limits
 from hw.config import AcceleratorConfig
 
 from .graph import Layer, Network, pool_float
+from .rounding import round_weights
 
 #: Relative error of real weights that integers of them may have: that of a multiplier of 16 bits.
 EXACT = 2.0 ** -15
+#: Windows of a layer, of all inputs together, that decide how its weights are rounded. With less than half as many as
+#: a channel has weights they are rounded to nearest: most of what would count is unknown, and time grows with the
+#: square of the weights.
+WINDOWS = 4096
 
 
-def correct_bias(network: Network, quantised: QuantisedNetwork, calibration: list[np.ndarray],
-                 config: AcceleratorConfig) -> QuantisedNetwork:
-    """``quantised`` with the biases that give its sums the means of ``network``.
+def correct(network: Network, quantised: QuantisedNetwork, calibration: list[np.ndarray],
+            config: AcceleratorConfig) -> QuantisedNetwork:
+    """``quantised`` with weights that are rounded together and the biases that give its sums the means of ``network``.
 
     Parameters
     ----------
@@ -49,11 +57,14 @@ def correct_bias(network: Network, quantised: QuantisedNetwork, calibration: lis
     layers = []
     for number, (layer, whole) in enumerate(zip(network.layers, quantised.layers, strict=True)):
         expected = [run.sums(layer, layer.weights, layer.bias) for run in real]
-        found = [run.sums(layer, whole.weights, whole.bias) for run in integer]
         unit = _unit(whole, quantised)
+        folded = _folded(layer, quantised) / unit[:, None, None, None]
+        exact = _is_exact(whole.weights, folded)
+        whole = _rounded(layer, whole, np.where(exact[:, None, None, None], whole.weights, folded), integer)
+        found = [run.sums(layer, whole.weights, whole.bias) for run in integer]
         limits = _limits(layer)
         error = _mean_error(found, expected, unit, *limits)
-        error[_is_exact(layer, whole, quantised, unit) | ~np.isfinite(error)] = 0
+        error[exact | ~np.isfinite(error)] = 0
         bias = _bounded(whole, whole.bias - np.rint(error), config)
         layers.append(replace(whole, bias=bias))
         multiplier = _per_channel(whole.scale * 2.0 ** -whole.shift)
@@ -78,6 +89,16 @@ class _Run:
         padded = functional.pad(torch.from_numpy(gather(self._maps, layer.inputs))[None], (left, right, top, bottom))
         bias = None if bias is None else torch.as_tensor(np.asarray(bias, np.float32))
         return functional.conv2d(padded, torch.as_tensor(np.asarray(weights, np.float32)), bias, stride=layer.stride)
+
+    def windows(self, layer: Layer, count: int) -> torch.Tensor:
+        """What the ``n`` weights of a channel of ``layer`` meet at ``count`` places, or all if fewer, [n, count]."""
+        top, left, bottom, right = layer.pad
+        padded = functional.pad(torch.from_numpy(gather(self._maps, layer.inputs)), (left, right, top, bottom))
+        kernel = np.shape(layer.weights)[2:]
+        windows = padded.unfold(1, kernel[0], layer.stride).unfold(2, kernel[1], layer.stride)
+        rows, columns = windows.shape[1:3]
+        chosen = torch.from_numpy(np.random.default_rng(0).permutation(rows * columns)[:count])
+        return windows[:, chosen // columns, chosen % columns].permute(0, 2, 3, 1).flatten(0, 2)
 
     def write(self, number: int, full: torch.Tensor) -> None:
         """Pool and write what layer ``number`` has computed, and forget what no later layer reads."""
@@ -122,13 +143,29 @@ def _mean_error(found, expected, unit, low, high):
     return torch.where(mean != 0, mean * (1 - variance / mean ** 2).clamp(min=0), 0).numpy()
 
 
-def _is_exact(layer, whole, quantised, unit):
-    """For each output channel whether its integer weights are the real ones."""
+def _folded(layer, quantised):
+    """The real weights of ``layer`` for integers as inputs."""
     scale_in = np.concatenate([quantised.scales[part.map][part.first:part.first + part.channels]
                                for part in layer.inputs])
-    folded = np.asarray(layer.weights, np.float64) * scale_in[:, None, None]
-    error = np.abs(whole.weights * unit[:, None, None, None] - folded)
-    return error.max(axis=(1, 2, 3)) <= EXACT * np.abs(folded).max(axis=(1, 2, 3))
+    return np.asarray(layer.weights, np.float64) * scale_in[:, None, None]
+
+
+def _is_exact(weights, real):
+    """For each output channel whether the integers ``weights`` are the ``real`` ones."""
+    return np.abs(weights - real).max(axis=(1, 2, 3)) <= EXACT * np.abs(real).max(axis=(1, 2, 3))
+
+
+def _rounded(layer, whole, real, runs):
+    """``whole`` with weights that are rounded together where ``runs`` show enough windows; ``real`` in its units."""
+    if np.array_equal(real, whole.weights):
+        return whole
+    channels, count = len(real), real[0].size
+    observed = torch.cat([run.windows(layer, -(-WINDOWS // len(runs))) for run in runs], 1)
+    if 2 * observed.shape[1] < count:
+        return whole
+    high = value_limits(whole.value_width, True)[1]
+    weights = round_weights(whole.weights.reshape(channels, count), real.reshape(channels, count), observed, high)
+    return replace(whole, weights=weights.reshape(whole.weights.shape))
 
 
 def _bounded(whole, bias, config):
