@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from compiler import bias_correction
+from compiler import correction
 from compiler import quantise as quantise_module
 from compiler.correction import correct
 from compiler.graph import Layer, Network, Slice, Target
@@ -100,7 +100,7 @@ def test_weights_that_are_rounded_together_lower_the_error(monkeypatch):
         network, calibration, xs = deep_network(seed=seed), inputs(16, 10 + seed), inputs(8, 20 + seed)
         together = quantise(network, calibration, TINY)
         with monkeypatch.context() as patched:
-            patched.setattr(bias_correction, "round_weights", lambda nearest, *_: nearest)
+            patched.setattr(correction, "round_weights", lambda nearest, *_: nearest)
             nearest = quantise(network, calibration, TINY)
         change.append(np.log10((errors(network, together, xs, "last") ** 2).mean()
                                / (errors(network, nearest, xs, "last") ** 2).mean()))
@@ -113,7 +113,7 @@ def test_windows_are_what_weights_meet():
     layer = Layer("a", [Slice("input", 1, 2), Slice("input", 0, 1)], rng.normal(size=(4, 3, 3, 2)), stride=2,
                   pad=(1, 0, 2, 1), relu=False)
     network = Network("n", (3, 9, 14), [layer])
-    run = bias_correction._Run(network, rng.uniform(-1, 1, (3, 9, 14)).astype(np.float32))
+    run = correction._Run(network, rng.uniform(-1, 1, (3, 9, 14)).astype(np.float32))
     sums = run.sums(layer, layer.weights, None)[0].flatten(1).numpy()
     windows = run.windows(layer, 1000).numpy()
     assert windows.shape == (18, sums.shape[1])
@@ -175,7 +175,7 @@ def test_one_input_and_16_bits_change_nothing(monkeypatch):
 
 def test_a_mean_that_inputs_do_not_agree_on_is_not_corrected(monkeypatch):
     """Errors of opposite signs in two inputs: their variance is larger than their mean."""
-    monkeypatch.setattr(bias_correction, "round_weights", lambda weights, *_: weights)
+    monkeypatch.setattr(correction, "round_weights", lambda weights, *_: weights)
     weights = np.array([[1.0, 0.3], [0.3, 1.0]])[:, :, None, None]
     network = Network("n", (2, 4, 4), [Layer("a", [Slice("input", 0, 2)], weights)])
     calibration = [np.full((2, 4, 4), 1.0), np.full((2, 4, 4), 0.2)]
