@@ -9,29 +9,32 @@ import json
 import time
 from collections import Counter
 from datetime import date
+from pathlib import Path
 from typing import Annotated
 
 import numpy as np
-import torch
 import typer
 from rich.console import Console
 
 from boards.build import ROOT, revision
 from compiler.emit import Program
 from compiler.phases import NEGATIVE_CLASSES, phase_weights
-from compiler.pipeline import DENSITY_INPUTS, compile_float, compile_quantised, map_densities
+from compiler.pipeline import BALANCE_INPUTS, DENSITY_INPUTS, compile_float, compile_quantised, map_densities
 from compiler.predictions import save_predictions
 from compiler.progress import Stages
 from compiler.quantise import quantise
 from golden.cycle_model import energy, model_network
 from golden.network import gather, run_network
 from hw.configs import get_config
+from methods.controls import count_products
 
 from .bench_networks.data import MissingData
 from .bench_networks.measure import calibration_maps, load_case
 from .bench_networks.registry import BENCHMARKS
 from .early_page import early_page
 from .predictions import (
+    COUNTED,
+    SEED,
     Evaluation,
     blocks,
     halves,
@@ -39,16 +42,21 @@ from .predictions import (
     score_networks,
     search_predictions,
     training,
+    use_one_thread,
 )
 from .sim.early import layer_tasks
 from .workload import exit_status
 
 PAGE = ROOT / "docs" / "results" / "early-activation.md"
 RESULTS = ROOT / "build" / "early"
+#: Of results; those of another one are measured again.
+FORMAT = 2
 #: Of each network: how its inputs are split between the search for predictions and what is measured, how many of the
 #: latter accuracies are counted on, and how many are run for their cycles.
 NETWORKS = {"resnet-20": (training, 1000, 8), "roshambonet": (blocks, 180, 8), "squeezenet": (halves, 88, 1),
             "open-nsfw": (photographs, 3, 1), "hed": (photographs, 3, 1)}
+#: Where the search by high bits alone is left out: it takes as long as the other one.
+WITHOUT_HIGH_BITS = {"open-nsfw", "hed"}
 #: Both have 64 multipliers. By column: configuration, classes of negative weights.
 COLUMNS = {"broadcast": ("small", 0), "intersect": ("snapea", 0), "exact": ("snapea", NEGATIVE_CLASSES)}
 
@@ -107,20 +115,25 @@ def measure_predictions(benchmark, case, data, split, inputs, stages: Stages) ->
     config, calibration = get_config(config_name), calibration_maps(case, data)
     network = case.network(config)
     evaluation = Evaluation(quantise(network, calibration, config), case, benchmark.measure, split.search)
-    outcomes, networks = search_predictions(name, evaluation, config, stages)
-    for budget in outcomes:
-        save_predictions(networks[f"{budget:g}"], RESULTS / f"{name}-{budget:g}.npz")
+    outcomes, networks = search_predictions(name, evaluation, config, name not in WITHOUT_HIGH_BITS, stages)
+    for column, outcome in outcomes.items():
+        save_predictions(outcome.network, RESULTS / f"{name}-{column.replace(' ', '-')}.npz")
     scores, zeros = score_networks(benchmark, case, data, networks, split.test[:accuracy_inputs], stages)
-    densities, profiled = map_densities(network, calibration[:DENSITY_INPUTS]), [evaluation.integers[0]]
+    densities = map_densities(network, calibration[:DENSITY_INPUTS])
+    profiled = [evaluation.network.quantise_input(x) for x in calibration[:BALANCE_INPUTS]]
+    with stages.stage(f"{name}: bit-products"):
+        maps = [evaluation.network.quantise_input(x) for x in inputs[:COUNTED]]
+        products = {column: vars(count_products(networks[column], maps, config, SEED))
+                    for column in ("none", *outcomes)}
     runs = {}
     for column, quantised in list(networks.items())[1:]:
         with stages.stage(f"{name}: {column}, compile"):
             program = compile_quantised(quantised, profiled, config, densities=densities, negative_classes=classes)
         runs[column] = _model_programs(f"{name}: {column}, cycles", program, inputs, stages)
     return {"labelled": data.labels is not None, "searched": len(split.search), "runs": runs, "scores": scores,
-            "scored": min(accuracy_inputs, len(split.test)),
+            "products": products, "scored": min(accuracy_inputs, len(split.test)),
             "zeros": {column: _rates(layers) for column, layers in zeros.items()},
-            "budgets": {f"{budget:g}": _outcome(outcome) for budget, outcome in outcomes.items()}}
+            "outcomes": {column: _outcome(outcome) for column, outcome in outcomes.items()}}
 
 
 def _model_programs(text, program, inputs, stages):
@@ -141,7 +154,7 @@ def _rates(layers):
 
 
 def _outcome(outcome):
-    layers = {name: {"share of cycles": level.cycles / outcome.exact[name], "loss": level.loss,
+    layers = {name: {"share of cost": level.cost / outcome.exact[name], "loss": level.loss,
                      "kinds": dict(Counter(level.option.kinds))}
               for name, level in outcome.levels.items() if level.option}
     return {"loss": outcome.loss, "layers": layers}
@@ -149,6 +162,12 @@ def _outcome(outcome):
 
 def _means(records: list[dict]) -> dict[str, float]:
     return {key: float(np.mean([record[key] for record in records])) for key in records[0]}
+
+
+def load_result(path: Path) -> dict | None:
+    """What ``path`` holds of a network; None if there is nothing, or of another :data:`FORMAT`."""
+    result = json.loads(path.read_text()) if path.exists() else {}
+    return result if result.get("format") == FORMAT else None
 
 
 def main(
@@ -166,14 +185,14 @@ def main(
     missing.
     """
     console, missing = Console(), []
-    torch.set_num_threads(1)
+    use_one_thread()
     with exit_status():
         if unknown := sorted(set(only or []) - set(NETWORKS)):
             raise ValueError(f"there is no network {', '.join(unknown)}; there are {', '.join(NETWORKS)}")
         RESULTS.mkdir(parents=True, exist_ok=True)
         for name in only or NETWORKS:
             path, count = RESULTS / f"{name}.json", images or NETWORKS[name][-1]
-            if path.exists() and json.loads(path.read_text())["asked"] == count:
+            if (kept := load_result(path)) and kept["asked"] == count:
                 continue
             begin, stages = time.process_time(), Stages(console)
             try:
@@ -182,10 +201,10 @@ def main(
             except MissingData as error:
                 missing.append(f"{name}: not measured: {error}")
                 continue
-            result |= {"asked": count, "commit": revision(), "date": str(date.today()),
+            result |= {"format": FORMAT, "asked": count, "commit": revision(), "date": str(date.today()),
                        "cpu_seconds": time.process_time() - begin}
             path.write_text(json.dumps(result, indent=1) + "\n")
-    results = {name: json.loads(path.read_text()) for name in NETWORKS if (path := RESULTS / f"{name}.json").exists()}
+    results = {name: result for name in NETWORKS if (result := load_result(RESULTS / f"{name}.json"))}
     PAGE.write_text(early_page(results, BENCHMARKS, COLUMNS, list(NETWORKS)))
     for line in [*missing, f"{PAGE.relative_to(ROOT)}: {len(results)} of {len(NETWORKS)} networks"]:
         console.print(line, markup=False, highlight=False, soft_wrap=True)

@@ -8,8 +8,8 @@ from .catalogue import CHIPS
 from .predictions import BUDGETS
 from .resources import synthesised
 
-#: Picojoules of a millijoule.
-MILLI = 1e9
+#: Picojoules of a millijoule; bits of an activation, and of a weight.
+MILLI, BITS = 1e9, 8
 HEAD = """\
 # Early activation
 
@@ -42,18 +42,24 @@ PREDICTED_HEAD = """
 ## Predicted zeros
 
 `methods/early_activation.py` chooses, for a loss that is allowed, the weights of phase 0 and the threshold of each
-kernel (SnaPEA's three passes; candidates are speculation sets, largest products and high bits). Nothing is retrained.
+kernel, so that cycles are fewest (SnaPEA's three passes; candidates are speculation sets, largest products and high
+bits). **High bits**: phase 0 has nothing but high bits of all weights, and bit-products are fewest (prediction-based
+execution); to save time not searched for on all networks. Nothing is retrained.
 
 """
 PREDICTED_NOTES = """
 - **Loss**: in points against the same network without predictions: 100 times the probability that its class loses, on
   average, or the mean difference of outputs of 0 to 1. Allowed, on the inputs of the **search**, and on those **held
   out**, which everything else in the table is measured on; no photograph and no stretch of frames is on both sides.
-  ResNet-20 is searched on training pictures, which it knows better than others.
+  ResNet-20 is searched on training pictures, which it knows better than others. ResNet-50-thin gives nearly the same
+  score to all of the few photographs, so that a small loss on those of the search tells little: read what is held out.
 - **Against 8 bits**: the measure with the outputs of the network without predictions in the place of labels.
 - **Over intersect**, **over exact**: how many times fewer cycles than with zero skip alone, and than in exact mode,
   where those are of the first table.
-- **Products**: in millions, to be read beside those of the first table.
+- **Products**: in millions, to be read beside those of the first table, but counted on a sample of windows.
+- **Bit-products**: in millions, on the same sample, and how many times fewer than those of zero skip. A product has as
+  many as its activation has bits times bits of the weight in its phase: 8 x 8 of a whole weight, 8 x (1 + n) of the n
+  high bits of a magnitude, 8 x (7 - n) of the rest. This array takes a cycle for a product of any width.
 - **Found**: share of the outputs of 0, in layers with predictions, that are predicted; **missed**: share of the others
   that are.
 - **Pruned**, **random**: controls. Of each layer the same share of weights is 0, those smallest in relation to the
@@ -88,12 +94,12 @@ def early_page(results: dict[str, dict], benchmarks: dict[str, Benchmark], colum
     sources = [{"network": benchmarks[name].title, "inputs": f"{result['inputs']} of {result['data']}",
                 "measured at": f"{result['commit']} ({result['date']})",
                 "CPU min": f"{result['cpu_seconds'] / 60:.1f}"} for name, result in results.items()]
-    predicted = [_predicted_row(benchmarks[name], result, budget)
-                 for name, result in results.items() for budget in BUDGETS]
+    predicted = [_predicted_row(benchmarks[name], result, column)
+                 for name, result in results.items() for column in result["predictive"]["outcomes"]]
     return (HEAD.format(multipliers=multipliers)
             + (markdown_table(rows) if rows else "No network has been measured.\n") + notes
-            + (PREDICTED_HEAD + markdown_table(predicted) + PREDICTED_NOTES + _verdict(results, benchmarks)
-               if predicted else "")
+            + (PREDICTED_HEAD + markdown_table(predicted) + PREDICTED_NOTES
+               + _verdict(results, benchmarks) if predicted else "")
             + _area(results, benchmarks, configs)
             + f"\nNot measured:\n\n{missing}\n"
             + ("\n## Networks and inputs\n\n" + markdown_table(sources) if sources else ""))
@@ -143,26 +149,28 @@ def _area(results, benchmarks, configs):
     return text + AREA_NOTES + markdown_table(rows)
 
 
-def _predicted_row(benchmark, result, budget):
+def _predicted_row(benchmark, result, column):
     """A line of the table of predictions."""
-    found, column = result["predictive"], f"{budget:g}"
+    found = result["predictive"]
     form, scores, cycles = benchmark.measure.form.format, found["scores"], found["runs"][column]["cycles"]
-    labelled = found["labelled"]
+    labelled, pruned = found["labelled"], found["runs"].get(f"{column} pruned")
     controls = [f"{column} pruned", f"{column} random"]
     rates = found["zeros"].get(column, {"all": {"found": 0, "missed": 0}})["all"]
-    return {"network": benchmark.title, "loss allowed": column,
-            "search / held out": f"{found['budgets'][column]['loss']:.2f} / {scores[column]['loss']:.2f}",
+    products, skipping = found["products"][column], found["products"]["none"]["skipping"]
+    return {"network": benchmark.title, "loss allowed": column.replace(" ", ", ", 1),
+            "search / held out": f"{found['outcomes'][column]['loss']:.2f} / {scores[column]['loss']:.2f}",
             "measure": benchmark.measure.text if labelled else benchmark.measure.unlabelled or benchmark.measure.text,
             "float / 8 bits / predicted": " / ".join([form(scores["float"]["score"]) if labelled else "-",
                                                       form(scores["none"]["score"]), form(scores[column]["score"])]),
             "against 8 bits": form(scores[column]["same"]),
-            "products": f"{found['runs'][column]['lane_cycles'] / 1e6:,.1f}",
+            "products": f"{products['products'] / 1e6:,.1f}",
+            "bit-products": f"{BITS ** 2 * products['bits'] / 1e6:,.0f} ({skipping / products['bits']:.2f}x)",
             "kilocycles": f"{cycles / 1e3:,.0f}",
             "over intersect": f"{result['intersect']['cycles'] / cycles:.2f}x",
             "over exact": f"{result['exact']['cycles'] / cycles:.2f}x",
             "found / missed": f"{100 * rates['found']:.0f} % / {100 * rates['missed']:.1f} %",
             "pruned / random": " / ".join(form(scores[name]["score"]) if name in scores else "-" for name in controls),
-            "pruned: kilocycles": f"{found['runs'][controls[0]]['cycles'] / 1e3:,.0f}"}
+            "pruned: kilocycles": f"{pruned['cycles'] / 1e3:,.0f}" if pruned else "-"}
 
 
 def _row(benchmark, result, multipliers):

@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Annotated
 
 import numpy as np
-import torch
 import typer
 from rich.console import Console
 from rich.table import Table
@@ -17,7 +16,7 @@ from hw.configs import get_config
 from methods.early_activation import Outcome, predict
 
 from .bench_networks.registry import TOP1, Measure
-from .predictions import SEED, Evaluation
+from .predictions import SEED, Evaluation, use_one_thread
 from .workload import (
     CalibOption,
     CountOption,
@@ -69,8 +68,8 @@ def search(workload: Workload, config: AcceleratorConfig, allowed: float, classe
         case.unit = max(float(np.abs(found[0]).max()) for found in evaluation.undisturbed) or 1.0
         evaluation.undisturbed = [[found[0] / case.unit] for found in evaluation.undisturbed]
     with stages.stage("search", 100) as update:
-        outcome = predict(quantised, evaluation.integers, evaluation.loss, config, (allowed,), seed=SEED,
-                          progress=update)[allowed]
+        outcome = predict(quantised, evaluation.integers, evaluation.loss, config, (allowed,),
+                          local_loss=evaluation.sample().loss, seed=SEED, progress=update)[allowed]
     return outcome, ("100 times the probability that its class loses" if classes else
                      "a hundredth of the largest output" if workload.name != "hed" else "a hundredth of an edge")
 
@@ -82,7 +81,7 @@ def build_table(outcome: Outcome) -> Table:
         table.add_column(name, justify="left" if name in ("layer", "phase 0: kernels") else "right")
     for name, level in outcome.levels.items():
         kinds = Counter(level.option.kinds).most_common(3) if level.option else []
-        table.add_row(name, f"{100 * level.cycles / outcome.exact[name]:.0f}", f"{level.loss:.3f}",
+        table.add_row(name, f"{100 * level.cost / outcome.exact[name]:.0f}", f"{level.loss:.3f}",
                       ", ".join(f"{kind} {count}" for kind, count in kinds) or "no prediction")
     return table
 
@@ -122,7 +121,7 @@ def command(
       zeroskip predict net.onnx --calib photos/ --count 64 --loss 0.5 -o early.npz
     """
     console = Console()
-    torch.set_num_threads(1)
+    use_one_thread()
     with exit_status():
         chosen = get_config(config)
         if not chosen.intersect:
@@ -133,7 +132,7 @@ def command(
         with stages.progress:
             outcome, point = search(workload, chosen, loss, classes, stages)
         console.print(build_table(outcome))
-        share = 100 * outcome.cycles / (sum(outcome.exact.values()) or 1)
+        share = 100 * outcome.cost / (sum(outcome.exact.values()) or 1)
         console.print(f"estimate: {share:.0f} % of the cycles of exact mode in these layers; {outcome.loss:.3f} points "
                       f"lost on {len(workload.calibration)} calibration inputs, where a point is {point}; seed {SEED}",
                       highlight=False, soft_wrap=True)

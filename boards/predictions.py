@@ -1,7 +1,7 @@
 """Predicted zeros on the networks of the benchmark: the search, and what it costs on inputs that it has not seen.
 
     evaluation = Evaluation(quantised, case, benchmark.measure, split.search)
-    outcomes, networks = search_predictions(name, evaluation, config, stages)
+    outcomes, networks = search_predictions(name, evaluation, config, high_bits, stages)
     means, zeros = score_networks(benchmark, case, data, networks, split.test, stages)
 
 A network's *loss* against itself without predictions is in points, and smooth, so that few inputs are enough: for
@@ -9,8 +9,11 @@ classes 100 times the probability (softmax) that the class of the undisturbed ne
 times the mean difference of the outputs, which are 0 to 1.
 """
 from collections import Counter, defaultdict
+from copy import copy
 from dataclasses import dataclass, replace
+from functools import partial
 
+import numba
 import numpy as np
 import torch
 
@@ -33,8 +36,18 @@ BUDGETS = (0.3, 1., 3.)
 SEED = 1
 #: Neighbouring frames of a film are on one side.
 FRAMES = 30
-#: Inputs that products are counted on.
-COUNTED = 2
+#: Inputs that products are counted on; least inputs of the local pass, if there are as many.
+COUNTED, LOCAL_INPUTS = 2, 24
+#: The budget that a prediction by high bits alone is searched for, and its name.
+HIGH_BITS_BUDGET = 1.
+HIGH_BITS = f"{HIGH_BITS_BUDGET:g} high bits"
+
+
+def use_one_thread() -> None:
+    """Whatever this process computes takes one thread. Torch has the threads of the last parallel loop of Numba, whose
+    OpenMP it shares, and with more than one its small operations take many times as long."""
+    torch.set_num_threads(1)
+    numba.set_num_threads(1)
 
 
 @dataclass(frozen=True)
@@ -82,6 +95,14 @@ class Evaluation:
                         for first in range(0, len(inputs), step)]
         self.undisturbed = [output for batch in self.batches for output in self._outputs(batch.maps)]
 
+    def sample(self) -> "Evaluation":
+        """The same on every n-th batch: :data:`LOCAL_INPUTS` inputs or more, unless there are fewer."""
+        part, step, size = copy(self), max(1, len(self.integers) // LOCAL_INPUTS), batch_size(self.network)
+        part.batches = self.batches[::step]
+        part.integers, part.undisturbed = ([one for number, one in enumerate(items) if number // size % step == 0]
+                                           for items in (self.integers, self.undisturbed))
+        return part
+
     def outputs(self, network: QuantisedNetwork) -> list[list[np.ndarray]]:
         """The outputs of the file for each input."""
         return [output for batch in self.batches for output in self._outputs(batch.rerun(network))]
@@ -96,19 +117,20 @@ class Evaluation:
         return [100 * float(difference(found[0], expected[0]))
                 for found, expected in zip(outputs, self.undisturbed, strict=True)]
 
-    def zeros(self, network: QuantisedNetwork) -> dict[str, Counter]:
-        """Of each layer with a prediction: its ``outputs``, those that are ``zero`` without it, those that are
-        ``predicted`` to be, and ``missed``: predicted, but not zero."""
-        found = {layer.name: Counter() for layer in network.layers if layer.prediction}
+    def run(self, network: QuantisedNetwork) -> tuple[list[list[np.ndarray]], dict[str, Counter]]:
+        """The outputs, and of each layer with a prediction: its ``outputs``, those that are ``zero`` without it, those
+        that are ``predicted`` to be, and ``missed``: predicted, but not zero."""
+        outputs, found = [], {layer.name: Counter() for layer in network.layers if layer.prediction}
         for batch in self.batches:
             maps = batch.rerun(network)
+            outputs += self._outputs(maps)
             for layer in network.layers:
                 if layer.prediction:
                     x = batch.gather(layer, maps)
                     zero, predicted = run_layer(replace(layer, prediction=None), x)[0] == 0, predict_zeros(layer, x)
                     found[layer.name] += Counter(outputs=zero.numel(), zero=int(zero.sum()),
                                                  predicted=int(predicted.sum()), missed=int((predicted & ~zero).sum()))
-        return found
+        return outputs, found
 
     def random_zeros(self, zeros: dict[str, Counter]) -> list[list[np.ndarray]]:
         """The outputs if as many outputs of each layer are 0 as ``zeros`` has predicted, wherever they are."""
@@ -152,19 +174,25 @@ def _mean_difference(found, expected):
 
 
 def search_predictions(name: str, evaluation: Evaluation, config: AcceleratorConfig,
-                       stages: Stages) -> tuple[dict[float, Outcome], dict[str, QuantisedNetwork]]:
-    """The outcome for each of :data:`BUDGETS`, and the networks to compare: ``none``; by the budget, those with
-    predictions (``"1"``) and those pruned to as many products (``"1 pruned"``)."""
+                       high_bits: bool, stages: Stages) -> tuple[dict[str, Outcome], dict[str, QuantisedNetwork]]:
+    """The outcome for each of :data:`BUDGETS` (``"1"``) and, if asked, for :data:`HIGH_BITS`, and the networks to
+    compare: ``none``; those with predictions; those pruned to as many products as for a budget (``"1 pruned"``)."""
     quantised, inputs = evaluation.network, evaluation.integers
+    search = partial(predict, quantised, inputs, evaluation.loss, config, local_loss=evaluation.sample().loss,
+                     seed=SEED)
     with stages.stage(f"{name}: predictions", 100) as update:
-        outcomes = predict(quantised, inputs, evaluation.loss, config, BUDGETS, seed=SEED, progress=update)
+        outcomes = {f"{budget:g}": outcome for budget, outcome in search(BUDGETS, progress=update).items()}
     with stages.stage(f"{name}: pruning"):
         def count(network):
-            return count_products(network, inputs[:COUNTED], config)
+            return count_products(network, inputs[:COUNTED], config).products
         pruned = prune_to(quantised, [count(outcome.network) for outcome in outcomes.values()], count)
     networks = {"none": quantised}
     for (budget, outcome), control in zip(outcomes.items(), pruned, strict=True):
-        networks |= {f"{budget:g}": outcome.network, f"{budget:g} pruned": control}
+        networks |= {budget: outcome.network, f"{budget} pruned": control}
+    if high_bits:
+        with stages.stage(f"{name}: high bits", 100) as update:
+            outcomes[HIGH_BITS] = search((HIGH_BITS_BUDGET,), high_bits=True, progress=update)[HIGH_BITS_BUDGET]
+        networks[HIGH_BITS] = outcomes[HIGH_BITS].network
     return outcomes, networks
 
 
@@ -173,7 +201,7 @@ def score_networks(benchmark: Benchmark, case, data: Data, networks: dict[str, Q
     """How ``networks`` (one of them ``none``) and ``"NAME random"`` for those with predictions do on the ``items``.
 
     The first dict has, by name, means of ``score`` (the benchmark's measure), ``same`` (that measure against ``none``)
-    and ``loss``; ``float`` has a score alone. The second one has what :meth:`Evaluation.zeros` counts.
+    and ``loss``; ``float`` has a score alone. The second one has what :meth:`Evaluation.run` counts.
     """
     records, zeros = defaultdict(list), defaultdict(lambda: defaultdict(Counter))
     step, score = batch_size(networks["none"]), benchmark.measure.score
@@ -199,9 +227,9 @@ def score_networks(benchmark: Benchmark, case, data: Data, networks: dict[str, Q
 def _runs(evaluation, networks, zeros):
     """Name and outputs of each of ``networks``, and of its random control; what it predicts is added to ``zeros``."""
     for name, network in networks.items():
-        yield name, evaluation.outputs(network)
-        if any(layer.prediction for layer in network.layers):
-            counts = evaluation.zeros(network)
+        outputs, counts = evaluation.run(network)
+        yield name, outputs
+        if counts:
             yield f"{name} random", evaluation.random_zeros(counts)
             for layer, count in counts.items():
                 zeros[name][layer] += count

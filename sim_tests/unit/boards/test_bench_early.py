@@ -12,7 +12,7 @@ from boards import bench_early as bench
 from boards import early_page, resources
 from boards.bench_networks.measure import load_case
 from boards.bench_networks.registry import DECIBELS, TOP1
-from boards.predictions import BUDGETS, training
+from boards.predictions import BUDGETS, HIGH_BITS, training
 from compiler.pipeline import compile_float
 from compiler.progress import Stages
 from golden.network import run_network
@@ -46,16 +46,29 @@ def test_products_are_those_of_the_cycle_model(small):
     assert result["exact"]["lane_cycles"] == counts["products"]
     assert 0 < counts["oracle"] < counts["products"] <= counts["skipping"] < result["macs"]
     predictive = result["predictive"]
-    assert set(predictive["runs"]) == {f"{budget:g}{kind}" for budget in BUDGETS for kind in ("", " pruned")}
+    assert set(predictive["runs"]) == {HIGH_BITS, *(f"{budget:g}{kind}" for budget in BUDGETS
+                                                    for kind in ("", " pruned"))}
+    products = predictive["products"]
+    assert set(products) == {"none", *(f"{budget:g}" for budget in BUDGETS), HIGH_BITS}
+    assert products["none"]["skipping"] == counts["skipping"] >= products["none"]["bits"]
+    assert products[HIGH_BITS]["bits"] < products["none"]["bits"]
     dearest = f"{BUDGETS[-1]:g}"
     assert predictive["runs"][dearest]["lane_cycles"] < counts["products"]
     assert predictive["scores"]["none"]["loss"] == 0 and predictive["searched"] == 8 and predictive["scored"] == 20
     for budget in BUDGETS:
-        assert predictive["budgets"][f"{budget:g}"]["loss"] <= budget
-    layers = predictive["budgets"][dearest]["layers"]
+        assert predictive["outcomes"][f"{budget:g}"]["loss"] <= budget
+    layers = predictive["outcomes"][dearest]["layers"]
     assert layers and set(layers) | {"all"} == set(predictive["zeros"][dearest])
     # tiny has the same multiplications, but those with a weight of 0.
     assert result["broadcast"]["lane_cycles"] > counts["skipping"]
+
+
+def test_high_bits_are_left_out_where_told(small, monkeypatch):
+    monkeypatch.setattr(bench, "WITHOUT_HIGH_BITS", {"small"})
+    assert run("--images", "1").exit_code == 0
+    found = json.loads((small / "early" / "small.json").read_text())["predictive"]
+    assert set(found["outcomes"]) == {f"{budget:g}" for budget in BUDGETS} and HIGH_BITS not in found["runs"]
+    assert "1, high bits" not in (small / "page.md").read_text()
 
 
 def test_oracle_and_clipped_outputs_from_golden(small):
@@ -98,8 +111,16 @@ def test_results_are_kept_and_the_page_written(small):
         run_cycles = kept["predictive"]["runs"][f"{budget:g}"]["cycles"]
         assert f"{kept['exact']['cycles'] / run_cycles:.2f}x" in page
         assert (small / "early" / f"small-{budget:g}.npz").exists()
+    assert (small / "early" / "small-1-high-bits.npz").exists()
+    products = kept["predictive"]["products"]
+    bits, skipping = products[HIGH_BITS]["bits"], products["none"]["skipping"]
+    row = next(line for line in page.splitlines() if "1, high bits" in line)
+    assert f"| {products[HIGH_BITS]['products'] / 1e6:,.1f} | {64 * bits / 1e6:,.0f} ({skipping / bits:.2f}x) |" in row
     path.write_text(json.dumps(kept | {"commit": "kept"}))
     assert run().exit_code == 0 and "kept" in (small / "page.md").read_text()
+    path.write_text(json.dumps({"asked": kept["asked"], "commit": "of another form"}))
+    assert run().exit_code == 0 and "of another form" not in (small / "page.md").read_text()
+    assert json.loads(path.read_text())["exact"] == kept["exact"]
     assert run("--images", "1").exit_code == 0
     assert json.loads(path.read_text())["inputs"] == 1
 

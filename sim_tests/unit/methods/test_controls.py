@@ -9,7 +9,8 @@ from golden.layer import NEVER, Prediction
 from golden.tasks import count_tasks
 from golden.tiling import Tiling
 from hw.configs import get_config
-from methods.controls import count_products, prune, prune_to
+from methods.controls import count_products, first_bits, prune, prune_to
+from methods.kernels import cut_bits
 from sim_tests.golden_model.random_layers import random_layer, random_map, single
 
 CONFIG = get_config("tiny_snapea")
@@ -51,9 +52,30 @@ def test_products_are_those_of_golden(case, predicted):
         layer = replace(layer, prediction=Prediction(first, np.where(np.arange(6) % 2, NEVER, 500)))
     phases = 3 if predicted else 4
     tiling = Tiling(layer.in_shape[0] + CONFIG.block, 3, 1, 1, 1, 1, phases)
-    expected = [count_tasks(layer, x, tiling, phase_weights(layer, phases), stop_phase(layer, phases),
-                            block=CONFIG.block).products.sum() for x in inputs]
-    assert count_products(single(layer), inputs, CONFIG) == pytest.approx(np.mean(expected))
+    counts = [count_tasks(layer, x, tiling, phase_weights(layer, phases), stop_phase(layer, phases), block=CONFIG.block)
+              for x in inputs]
+    found = count_products(single(layer), inputs, CONFIG)
+    assert found.products == pytest.approx(np.mean([count.products.sum() for count in counts]))
+    assert found.skipping == pytest.approx(np.mean([count.skipping.sum() for count in counts]))
+    assert found.bits == pytest.approx(found.products) and found.products < found.skipping
+
+
+def test_bit_products_have_the_bits_of_their_phase(case):
+    """Kernels with 2, 3 and 4 high bits, and three with whole weights."""
+    layer, inputs = case
+    first = np.stack([cut_bits(layer.weights[lane], 2 + lane) if lane < 3 else np.maximum(layer.weights[lane], 0)
+                      for lane in range(6)])
+    layer = replace(layer, prediction=Prediction(first, np.full(6, 200)))
+    assert first_bits(layer).tolist() == [3, 4, 5, 8, 8, 8]
+    tiling, expected = Tiling(layer.in_shape[0] + CONFIG.block, 3, 1, 1, 1, 1, 3), 0
+    for x in inputs:
+        products = count_tasks(layer, x, tiling, phase_weights(layer, 3), stop_phase(layer, 3),
+                               block=CONFIG.block).products
+        for lane, bits in enumerate((3, 4, 5, 8, 8, 8)):
+            rest = 8 - bits if bits < 8 else 8
+            expected += products[0, lane] * bits / 8 + products[1:, lane].sum() * rest / 8
+    found = count_products(single(layer), inputs, CONFIG)
+    assert found.bits == pytest.approx(expected / 2) and found.bits < found.products
 
 
 def test_pruned_to_products_and_no_further(case):
@@ -61,7 +83,7 @@ def test_pruned_to_products_and_no_further(case):
     network = single(layer)
 
     def count(one):
-        return count_products(one, inputs, CONFIG)
+        return count_products(one, inputs, CONFIG).products
     whole = count(network)
     found = prune_to(network, [whole, whole / 2, whole / 10], count)
     assert np.array_equal(found[0].layers[0].weights, layer.weights)
