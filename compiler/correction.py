@@ -58,9 +58,8 @@ def correct(network: Network, quantised: QuantisedNetwork, calibration: list[np.
     for number, (layer, whole) in enumerate(zip(network.layers, quantised.layers, strict=True)):
         expected = [run.sums(layer, layer.weights, layer.bias) for run in real]
         unit = _unit(whole, quantised)
-        folded = _folded(layer, quantised) / unit[:, None, None, None]
-        exact = _is_exact(whole.weights, folded)
-        whole = _rounded(layer, whole, np.where(exact[:, None, None, None], whole.weights, folded), integer)
+        exact, real_weights = _real_weights(layer, whole, quantised, unit)
+        whole = _rounded(layer, whole, real_weights, integer)
         found = [run.sums(layer, whole.weights, whole.bias) for run in integer]
         limits = _limits(layer)
         error = _mean_error(found, expected, unit, *limits)
@@ -143,16 +142,16 @@ def _mean_error(found, expected, unit, low, high):
     return torch.where(mean != 0, mean * (1 - variance / mean ** 2).clamp(min=0), 0).numpy()
 
 
-def _folded(layer, quantised):
-    """The real weights of ``layer`` for integers as inputs."""
+def _real_weights(layer, whole, quantised, unit):
+    """For each output channel whether its integer weights are the real ones, or nothing can be said of them as all that
+    the channel sums is too small for its multiplier; and the real weights in units of the integers."""
     scale_in = np.concatenate([quantised.scales[part.map][part.first:part.first + part.channels]
                                for part in layer.inputs])
-    return np.asarray(layer.weights, np.float64) * scale_in[:, None, None]
-
-
-def _is_exact(weights, real):
-    """For each output channel whether the integers ``weights`` are the ``real`` ones."""
-    return np.abs(weights - real).max(axis=(1, 2, 3)) <= EXACT * np.abs(real).max(axis=(1, 2, 3))
+    real = np.asarray(layer.weights, np.float64) * scale_in[:, None, None]
+    real = real / np.where(unit, unit, 1)[:, None, None, None]
+    exact = np.abs(whole.weights - real).max(axis=(1, 2, 3)) <= EXACT * np.abs(real).max(axis=(1, 2, 3))
+    exact |= unit == 0
+    return exact, np.where(exact[:, None, None, None], whole.weights, real)
 
 
 def _rounded(layer, whole, real, runs):

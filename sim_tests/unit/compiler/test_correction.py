@@ -202,3 +202,15 @@ def test_no_corrected_sum_wraps():
     assert np.array_equal(corrected.layers[0].bias, room)
     for found in corrected.layers:
         check_sums(found, TINY)
+
+
+def test_a_channel_too_small_for_its_multiplier_stays():
+    """No weights, and next to no bias: its multiplier is 0, and so is the unit of its sums."""
+    network = deep_network()
+    layers = list(network.layers)
+    weights, bias = layers[2].weights.copy(), layers[2].bias.copy()
+    weights[3], bias[3] = 0, 1e-14
+    layers[2] = dataclasses.replace(layers[2], weights=weights, bias=bias)
+    after = quantise(dataclasses.replace(network, layers=layers), inputs(4, 1), TINY).layers[2]
+    assert after.scale[3] == 0 and not after.weights[3].any() and after.bias[3] == 1 << TINY.sum_width - 3
+    assert after.weights.any((1, 2, 3)).sum() == 15
