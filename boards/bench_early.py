@@ -178,8 +178,8 @@ def main(
 ):
     """Measure zero skip and early activation on both arrays, and write docs/results/early-activation.md.
 
-    Results are kept in build/early; what is there is not measured again: delete NAME.json to do so. VGG-16 (hed) takes
-    a quarter of an hour, the others minutes.
+    Results are kept in build/early; what is there is not measured again: delete NAME.json to do so. All of them take
+    three quarters of an hour of processor time, VGG-16 (hed) half of it.
 
     Exit status: 0 all networks asked for were measured, 1 the compiler is at fault, 2 the input is not usable, or
     missing.
