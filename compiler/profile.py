@@ -67,7 +67,7 @@ def profile(layer: QuantisedLayer, inputs: list[np.ndarray], config: Accelerator
     """
     weights = phase_weights(layer, phases)
     tiling = Tiling(layer.in_shape[0] + config.block * len(layer.inputs), layer.weights.shape[2], 1, 1, 1, 1, phases)
-    strips = [part for x in inputs for part in _strips(layer, x, config, tiling, PROFILE_ROWS)]
+    strips = [part for x in inputs for part in _strips(layer, x, config, tiling, weights, PROFILE_ROWS)]
     cycles = np.concatenate([task_cycles(part.products, part.words).reshape(phases, -1, len(layer.weights))
                              for part in strips], axis=1)
     tasks = np.mean([np.count_nonzero(part.words, (1, 2, 3)) / part.sums.size for part in strips], axis=0)
@@ -82,20 +82,22 @@ def kernel_work(quantised: QuantisedNetwork, inputs: list[np.ndarray], profiles:
     """For each layer what its kernels take in each round, ``[rounds, lanes]``: cycles of a PE, as a share of the
     layer's, means of the integer ``inputs`` [C, H, W] on ``BALANCE_ROWS`` rows of windows of each."""
     found = dict.fromkeys(profiles, 0)
+    weights = {layer.name: phase_weights(layer, profiles[layer.name].tiling.phases) for layer in quantised.layers}
     for x in inputs:
         maps = run_network(quantised, x)[0]
         for layer in quantised.layers:
-            strips = _strips(layer, gather(maps, layer.inputs), config, profiles[layer.name].tiling, BALANCE_ROWS)
+            strips = _strips(layer, gather(maps, layer.inputs), config, profiles[layer.name].tiling,
+                             weights[layer.name], BALANCE_ROWS)
             cycles = sum(task_cycles(part.products, part.words).sum((1, 2)) for part in strips)
             found[layer.name] = found[layer.name] + cycles / max(cycles.sum(), 1) / len(inputs)
     return found
 
 
-def _strips(layer, x, config, tiling, count):
-    """The :class:`~golden.tasks.Tasks` of ``count`` rows of windows, in the rounds of ``tiling``."""
+def _strips(layer, x, config, tiling, weights, count):
+    """The :class:`~golden.tasks.Tasks` of ``count`` rows of windows, in the rounds of ``tiling``; ``weights``: those of
+    each phase."""
     rows, kernel_rows = layer.full_shape[1], layer.weights.shape[2]
     padded = np.pad(x, ((0, 0), (layer.pad[0], kernel_rows), (0, 0)))
-    weights = phase_weights(layer, tiling.phases)
     for row in np.unique(((np.arange(count) + 0.5) * rows / count).astype(int)):
         band = padded[:, row * layer.stride:row * layer.stride + kernel_rows]
         strip = replace(layer, in_shape=band.shape, pad=(0, layer.pad[1], 0, layer.pad[3]), pool=0, full=None)

@@ -55,9 +55,9 @@ def _unpack_cycles(run, layer, job, words):
 def step_joiner(run, group, clusters):
     """A cycle of the joiner behind ``clusters`` of a group, after that of the collector. A word that waits is the end
     of a window to the collector, whichever of its words it is."""
-    room = group.level < run.joined_words
+    offered = group.level < run.joined_words
     group.level -= group.free
-    group.free, offered = 0, room
+    group.free = 0
     for n in range(run.clusters):
         offered = offered and clusters[n].sums > 0
     if offered:
