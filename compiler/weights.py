@@ -56,16 +56,16 @@ def _chunk_image(weights, config):
 def _intersect_block(layer, phases, first, end, tiling, config):
     """Kernel block ``first .. end - 1`` of the intersect array, with its weights of each phase: header, scales, rounds.
     """
-    prediction, zeros = layer.prediction, np.zeros(end - first, np.int64)
-    thresholds = zeros if prediction is None else prediction.thresholds[first:end]
+    zeros = np.zeros(end - first, np.int64)
+    start, thresholds, below = (values[first:end] for values in (*layer.starts, layer.zero_below))
     rounds = []
     for number, weights in enumerate(phases):
         for chunk in _chunks(weights, tiling):
-            rounds.append(_round_image(chunk, zeros if rounds else layer.bias[first:end],
+            rounds.append(_round_image(chunk, zeros if rounds else start,
                                        zeros if number else thresholds, config))
     body = b"".join(rounds)
-    # The start values hold the bias.
-    scales = _scale_image(0, layer.scale[first:end], layer.shift[first:end], config)
+    # The start values hold the bias, less this.
+    scales = _scale_image(below, layer.scale[first:end], layer.shift[first:end], config)
     return (len(body) // BEAT_BYTES).to_bytes(BEAT_BYTES, "little") + scales + body
 
 

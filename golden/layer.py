@@ -126,6 +126,29 @@ class QuantisedLayer:
         """Where the layer writes: ``full``, if there is one, then ``output``."""
         return (self.full, self.output) if self.full else (self.output,)
 
+    @property
+    def zero_below(self) -> np.ndarray:
+        """int64 [O]: a sum, bias included, below it gives an output of 0 (it is at most half a step of the output);
+        0 where outputs may be below 0. No sum wraps if it is subtracted."""
+        if self.low:
+            return np.zeros(len(self.bias), np.int64)
+        scale, shift = (np.asarray(values, np.int64) for values in (self.scale, self.shift))
+        limits = postprocess.value_limits(self.value_width, self.signed_in)
+        largest = (np.abs(self.bias) + np.abs(self.weights).sum((1, 2, 3), np.int64) * max(map(abs, limits)))
+        room = (1 << postprocess.SUM_WIDTHS[self.value_width] - 1) - 1 - largest
+        # Half a step rounds to 0; a channel without scale has no output above 0.
+        half = np.where(shift, 1 << np.maximum(shift - 1, 0), 0)
+        return np.clip(np.where(scale, half // np.maximum(scale, 1) + 1, room), 0, np.maximum(room, 0))
+
+    @property
+    def starts(self) -> tuple[np.ndarray, np.ndarray]:
+        """int64 [O], [O]: what the intersect array begins a sum with, and the thresholds of the prediction (0 without
+        one): bias and thresholds less :attr:`zero_below`, so that a sum below 0 gives 0."""
+        thresholds = np.zeros(len(self.bias), np.int64)
+        if self.prediction is not None:
+            thresholds = np.maximum(self.prediction.thresholds - self.zero_below, NEVER)
+        return self.bias - self.zero_below, thresholds
+
     def written(self, in_size: tuple[int, int]) -> dict[Target, tuple[int, int, int]]:
         """Shape (O, H, W) of what goes to each of :attr:`targets`; ``ValueError`` if inputs of ``in_size`` (H, W) are
         not those that the layer is made for."""

@@ -69,9 +69,9 @@ class Tasks:
 
     ``products``, ``words`` uint16 [rounds, R, columns, O]: products added, and map words fetched until the task ended:
     all of the round, or up to that of the product that stopped it; 0 words: there was no task. ``sums`` int64
-    [R, columns, O]: sums at the end, below 0 where that was predicted. ``stopped`` bool [R, columns, O]: the sum was
-    final before its last round ended. ``skipping`` int32 [R, columns, O]: products if nothing is stopped, those of zero
-    skip.
+    [R, columns, O]: sums at the end, less ``layer.zero_below``: below 0 where the output is 0. ``stopped`` bool
+    [R, columns, O]: the sum was final before its last round ended. ``skipping`` int32 [R, columns, O]: products if
+    nothing is stopped, those of zero skip.
     """
     row: int
     products: np.ndarray
@@ -87,8 +87,8 @@ class TaskCounts:
 
     ``products``, ``words``, ``tasks`` int64 [rounds, O]: products added, map words fetched, tasks. ``stopped`` int64
     [O]: outputs whose sum was final before its last round ended. ``skipping`` int64 [O]: products of zero skip alone.
-    ``oracle`` int64 [O]: of these, what belongs to sums that end above 0: no stop rule needs fewer. ``dense``: products
-    without skipping, padding included.
+    ``oracle`` int64 [O]: of these, what belongs to outputs that are not 0: no stop rule needs fewer. ``dense``:
+    products without skipping, padding included.
     """
     products: np.ndarray
     words: np.ndarray
@@ -178,18 +178,18 @@ def walk_task(x_maps, x_values, w_maps, w_values, x_at, x_pitch, w_at, blocks, k
 
 
 @njit(parallel=True, cache=True)
-def _walk_rows(x_maps, x_values, w_maps, w_values, rounds, bias, thresholds, stride, first, shape, products, words,
+def _walk_rows(x_maps, x_values, w_maps, w_values, rounds, starts, thresholds, stride, first, shape, products, words,
                sums, stopped, skipping):
     """All tasks of the windows of the rows from ``first`` on. ``shape``: columns of the padded input, kernel rows and
     columns, blocks, phases."""
     width, kernel_rows, kernel_columns, blocks, phases = shape
-    lanes, lane_words = len(bias), kernel_rows * kernel_columns * blocks
+    lanes, lane_words = len(starts), kernel_rows * kernel_columns * blocks
     for at in prange(products.shape[1] * products.shape[2]):
         y, x = at // products.shape[2], at % products.shape[2]
         x_at = ((first + y) * stride * width + x * stride) * blocks
         counts = np.empty(lane_words, np.int64)
         for lane in range(lanes):
-            total, final, lane_at = bias[lane], False, lane * lane_words
+            total, final, lane_at = starts[lane], False, lane * lane_words
             for number in range(len(rounds)):
                 phase, block, block_end, row, row_end, stop, predict = rounds[number]
                 final |= stop and total < 0
@@ -215,16 +215,15 @@ def walk_tasks(layer: QuantisedLayer, x: np.ndarray, tiling: Tiling, weights: np
     if len(weights) != tiling.phases:
         raise ValueError(f"layer {layer.name} has weights of {len(weights)} phases, its tiling {tiling.phases}")
     operands, rounds = pack_operands(layer, x, weights, block), _rounds(layer, tiling, stop_phase, block)
-    thresholds = np.zeros(len(layer.bias)) if layer.prediction is None else layer.prediction.thresholds
-    lanes, rows, columns = layer.full_shape
+    (lanes, rows, columns), starts = layer.full_shape, layer.starts
     step = max(1, MEMORY // (columns * lanes * (4 * len(rounds) + 13)))
     flat = [array.reshape(-1) for array in vars(operands).values()]
     for row in range(0, rows, step):
         size = (min(step, rows - row), columns, lanes)
         tasks = Tasks(row, *(np.zeros((len(rounds), *size), np.uint16) for _ in range(2)), np.zeros(size, np.int64),
                       np.zeros(size, bool), np.zeros(size, np.int32))
-        _walk_rows(*flat, rounds, layer.bias.astype(np.int64), thresholds.astype(np.int64), layer.stride, row,
-                   operands.shape, *list(vars(tasks).values())[1:])
+        _walk_rows(*flat, rounds, *starts, layer.stride, row, operands.shape,
+                   *list(vars(tasks).values())[1:])
         yield tasks
 
 
@@ -258,7 +257,7 @@ def count_tasks(layer: QuantisedLayer, x: np.ndarray, tiling: Tiling, weights: n
         parts = (tasks.products.sum(rounds, np.int64), tasks.words.sum(rounds, np.int64),
                  np.count_nonzero(tasks.words, rounds), tasks.stopped.sum(windows),
                  tasks.skipping.sum(windows, np.int64),
-                 np.where(tasks.sums > 0, tasks.skipping, 0).sum(windows, np.int64))
+                 np.where(tasks.sums >= 0, tasks.skipping, 0).sum(windows, np.int64))
         totals = [total + part for total, part in zip(totals, parts, strict=True)]
     _, rows, columns = layer.full_shape
     return TaskCounts(*totals, layer.weights.size * rows * columns)

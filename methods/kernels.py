@@ -78,15 +78,15 @@ class Profile:
         self.layer, self.weights, self.high_bits = layer, layer.weights.reshape(lanes, -1), high_bits
         self.values, self.present = (np.ascontiguousarray(part.T, np.float32) for part in (windows, windows != 0))
         self.words = int(np.prod(kernel)) * sum(ceil_div(part.channels, block) for part in layer.inputs)
-        self.sums = self._sums(self.weights) + self._bias()
-        outputs = requantise(self.sums[:, :, None].astype(np.int64), layer.bias * 0, layer.scale, layer.shift, low=0,
+        self.sums = self._sums(self.weights) + self._start()
+        outputs = requantise(self.sums[:, :, None].astype(np.int64), layer.zero_below, layer.scale, layer.shift, low=0,
                              high=layer.high, value_width=layer.value_width)[:, :, 0]
         self.energy = outputs.astype(np.float64) ** 2 / len(windows)
         self.exact = min(float(self.exact_costs(classes).mean(dtype=np.float64))
                          for classes in (EXACT_CLASSES if stops_exactly(layer) else (0,)))
 
-    def _bias(self):
-        return self.layer.bias.astype(np.float32)[:, None]
+    def _start(self):
+        return self.layer.starts[0].astype(np.float32)[:, None]
 
     def _sums(self, weights):
         return weights.astype(np.float32) @ self.values
@@ -109,7 +109,7 @@ class Profile:
     def exact_costs(self, classes: int) -> np.ndarray:
         """The cost of each kernel and window, [O, S], in exact mode with ``classes`` of negative weights."""
         first, *parts = phase_weights(self.layer, classes + 1).reshape(classes + 1, *self.weights.shape)
-        sums, costs = self._sums(first) + self._bias(), self._cost(self._products(first), self.words)
+        sums, costs = self._sums(first) + self._start(), self._cost(self._products(first), self.words)
         for weights in parts:
             ends = sums + self._sums(weights)
             costs, sums = costs + self._stopping(sums, self._products(weights), ends), ends
@@ -137,7 +137,7 @@ class Profile:
                 continue
             kinds.append(kind)
             firsts.append(first.astype(np.int8))
-            sums = self._sums(first) + self._bias()
+            sums = self._sums(first) + self._start()
             order, start = np.argsort(sums, axis=1), self._cost(self._products(first), self.words, bits).mean(1)
             rest = self.rest_costs(self.weights - first, sums, WEIGHT_BITS - bits)
             for classes, costs in enumerate(rest):
@@ -148,7 +148,8 @@ class Profile:
     def _option(self, best, at, kinds, firsts):
         chosen = best.candidate[at]
         weights = np.stack([firsts[number][lane] for lane, number in enumerate(chosen)]).astype(np.int64)
-        return Option(Prediction(weights.reshape(self.layer.weights.shape), best.threshold[at]),
+        thresholds = np.where(best.threshold[at] == NEVER, NEVER, best.threshold[at] + self.layer.zero_below)
+        return Option(Prediction(weights.reshape(self.layer.weights.shape), thresholds),
                       tuple(kinds[number] for number in chosen), float(best.cost[at].mean()),
                       float(best.lost[at].sum() / max(self.energy.sum(), 1e-9)), float(best.share[at].mean()))
 

@@ -57,7 +57,7 @@ class LayerWork:
     full, pooled : uint16 array [blocks, height, segments] or None
         Non-zero values of each slot that the layer writes, before pooling and after; None where it does not write.
     operands, starts : Operands and int array [2, O], or None
-        Input and weights, biases and thresholds of predictions: what the time of the intersect array depends on.
+        Input and weights, ``QuantisedLayer.starts``: what the time of the intersect array depends on.
     """
     fields: Mapping[str, int]
     words: np.ndarray
@@ -180,8 +180,7 @@ def model_network(network: QuantisedNetwork, maps: Mapping[str, np.ndarray], res
             if config.intersect and split:
                 operands = pack_operands(layer, gather(maps, layer.inputs), split(layer, fields["phases"]),
                                          config.block)
-                thresholds = np.zeros_like(layer.bias) if layer.prediction is None else layer.prediction.thresholds
-                work = replace(work, operands=operands, starts=np.stack([layer.bias, thresholds]))
+                work = replace(work, operands=operands, starts=np.stack(layer.starts))
             layers.append(work)
         except ValueError as error:
             raise ValueError(f"layer {layer.name}: {error}") from None

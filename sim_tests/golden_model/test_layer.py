@@ -1,5 +1,6 @@
 """The golden layer against independent references: plain loops, exact fractions, PyTorch."""
 import random
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
@@ -8,7 +9,7 @@ import torch
 
 from golden import array
 from golden.array import convolve, window_nonzeros
-from golden.layer import run_layer
+from golden.layer import NEVER, Prediction, run_layer
 from golden.postprocess import max_pool, requantise, value_limits, wrap
 
 from .random_layers import DENSITIES, random_layer, random_map
@@ -138,6 +139,34 @@ def test_layer_equals_torch_and_fractions(width, pool, pool_ceil):
     assert result.macs == 6 * 5 * 3 * 2 * result.full.shape[1] * result.full.shape[2]
     assert result.nonzero_macs == 6 * result.nonzeros.sum()
     assert result.density_in == np.mean(x != 0) and result.density_out == np.mean(result.output != 0)
+
+
+@pytest.mark.parametrize("signed_in", [False, True])
+def test_sums_that_give_0_are_those_below_zero_below(signed_in):
+    pick, highest = random.Random(7), (1 << 31) - 1
+    scale = [0, 1, 1 << 15, 65535, *(pick.randint(1, 65535) for _ in range(60))]
+    shift = [5, 63, 15, 0, *(pick.randint(0, 40) for _ in range(60))]
+    rng = np.random.default_rng(7)
+    layer = replace(random_layer(rng, "layer", "input", (2, 3, 3), width=8, kernel=(1, 1), out_channels=64,
+                                 signed_in=signed_in), scale=np.array(scale), shift=np.array(shift))
+    below = layer.zero_below
+    largest = np.abs(layer.bias) + np.abs(layer.weights).sum((1, 2, 3)) * (128 if signed_in else 255)
+
+    def outputs(totals):
+        return requantise(totals[:, None, None], np.zeros(64, int), layer.scale, layer.shift, low=0, high=255,
+                          value_width=8).ravel()
+    capped = below == highest - largest
+    assert not outputs(below - 1).any() and capped[0] and 0 < capped.sum() < 40
+    assert (outputs(below)[~capped] > 0).all()
+    assert (layer.starts[0] == layer.bias - below).all() and not layer.starts[1].any()
+    assert (-largest - below >= -highest).all(), "no sum wraps"
+    assert not replace(layer, low=-128, high=127).zero_below.any()
+    wraps = replace(layer, bias=np.full(64, highest))
+    assert not wraps.zero_below.any()
+    thresholds = np.array([NEVER, *range(63)])
+    predicting = replace(layer, prediction=Prediction(layer.weights, thresholds))
+    assert predicting.starts[1].tolist() == [max(NEVER, threshold - least) for threshold, least in
+                                             zip(thresholds.tolist(), below.tolist(), strict=True)]
 
 
 def test_inputs_that_do_not_fit_are_refused():

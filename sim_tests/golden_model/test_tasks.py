@@ -22,7 +22,8 @@ KINDS = {
 
 
 def plain_walk(layer, x, tiling, weights, stop_phase, block):
-    """{(round, row, column, lane): (products, words)}, and sum, stop and products of zero skip of each output."""
+    """{(round, row, column, lane): (products, words)}, and sum (less ``zero_below``), stop and products of zero skip of
+    each output."""
     lanes, channels, kernel_rows, kernel_columns = layer.weights.shape
     rounds = [(phase, channel, row) for phase in range(tiling.phases)
               for channel in chunk_spans(channels, tiling.chunk_channels)
@@ -31,7 +32,8 @@ def plain_walk(layer, x, tiling, weights, stop_phase, block):
     _, height, width = layer.full_shape
     for at in np.ndindex(height, width, lanes):
         y, column_at, lane = at
-        total, stopped[at], skipping[at] = int(layer.bias[lane]), False, 0
+        below = int(layer.zero_below[lane])
+        total, stopped[at], skipping[at] = int(layer.bias[lane]) - below, False, 0
         for number, (phase, (channel, channel_end), (row, row_end)) in enumerate(rounds):
             stop = stop_phase and phase >= stop_phase
             ended = stopped[at] or bool(stop and total < 0)
@@ -56,7 +58,7 @@ def plain_walk(layer, x, tiling, weights, stop_phase, block):
             found[number, *at] = products, words
             stopped[at] = ended or not running
             if layer.prediction and number + 1 == len(rounds) // tiling.phases:
-                if total < layer.prediction.thresholds[lane]:
+                if total + below < layer.prediction.thresholds[lane]:
                     total, stopped[at] = min(total, -1), True
         sums[at] = total
     return len(rounds), found, sums, stopped, skipping
@@ -85,7 +87,7 @@ def check(layer, x, tiling, *, block, note):
                 sum(words > 0 for _, words in pairs)), note
         assert counts.stopped[lane] == sum(stopped[at] for at in outputs), note
         assert counts.skipping[lane] == sum(skipping[at] for at in outputs), note
-        assert counts.oracle[lane] == sum(skipping[at] for at in outputs if sums[at] > 0), note
+        assert counts.oracle[lane] == sum(skipping[at] for at in outputs if sums[at] >= 0), note
     assert counts.dense == layer.weights.size * len(outputs)
     return counts
 
@@ -142,7 +144,7 @@ def test_signed_input_and_inputs_that_begin_with_a_block_each():
     expected = sum(np.einsum("oc,cyx->yxo", layer.weights[..., row, column], x[:, row:row + 3, column:column + 3])
                    for row in range(2) for column in range(2))
     [part] = walk_tasks(layer, x, Tiling(16, 1, 4, 4, 1, 1), phase_weights(layer, 1), 0, block=16)
-    assert (part.sums == expected + layer.bias).all()
+    assert (part.sums == expected + layer.bias - layer.zero_below).all()
 
 
 def test_phases_that_are_not_those_of_the_weights_are_refused():

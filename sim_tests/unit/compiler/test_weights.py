@@ -6,6 +6,7 @@ import pytest
 
 from compiler.phases import phase_weights
 from compiler.weights import weight_image
+from golden.layer import NEVER
 from golden.tiling import Tiling
 from hw.configs import CONFIGS
 from sim_tests.golden_model.random_layers import random_layer, with_prediction
@@ -64,12 +65,13 @@ def test_intersect_image_by_the_byte(config, number, predicts):
         layer = with_prediction(rng, layer)
     image = weight_image(layer, Tiling(2 * step, 2, 2, 3, 1, 1, number), config)
     weights, at = phase_weights(layer, number), 0
+    below = dict.fromkeys(range(2 * lanes), 0) | dict(enumerate(map(int, layer.zero_below)))
     for block in (range(lanes), range(lanes, lanes + 3)):
         beats = int.from_bytes(image[at:at + 8], "little")
         at += 8
         for lane in range(block[0], block[0] + -(-len(block) // step) * step):
             scale, shift = (int(values[lane]) if lane in block else 0 for values in (layer.scale, layer.shift))
-            assert image[at:at + 8] == bytes(8), "the bias is in the start values"
+            assert image[at:at + 8] == below[lane].to_bytes(8, "little"), "the rest of the bias is in the start values"
             assert int.from_bytes(image[at + 8:at + 16], "little") == scale + (shift << 32)
             at += 16
         end = at + 8 * beats
@@ -77,8 +79,9 @@ def test_intersect_image_by_the_byte(config, number, predicts):
                   for channels in (range(2 * step), range(2 * step, 2 * step + 1)) for rows in (range(2), range(2, 3))]
         for count, (phase, channels, rows) in enumerate(rounds):
             for lane in block:
-                start = 0 if count else int(layer.bias[lane])
-                threshold = int(layer.prediction.thresholds[lane]) if predicts and phase == 0 else 0
+                start = 0 if count else int(layer.bias[lane]) - below[lane]
+                threshold = (max(int(layer.prediction.thresholds[lane]) - below[lane], NEVER)
+                             if predicts and phase == 0 else 0)
                 expected = start.to_bytes(4, "little", signed=True) + threshold.to_bytes(4, "little", signed=True)
                 expected += intersect_lane(weights[phase, lane], channels, rows, config)
                 assert image[at:at + len(expected)] == expected, (count, lane)
