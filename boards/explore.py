@@ -20,7 +20,7 @@ from compiler.phases import NEGATIVE_CLASSES, phase_counts
 from compiler.pipeline import PROFILE_INPUTS
 from compiler.profile import fewest_phases, profile
 from compiler.progress import Stages
-from compiler.tile import choose_tiling
+from compiler.tile import choose_tiling, fits_whole
 from golden.network import gather, run_network
 from hw.config import AcceleratorConfig
 
@@ -117,8 +117,8 @@ def fitting(chip: Resources, share: float, value_width: int,
 class Estimates:
     """The compiler's estimate of a workload for one configuration after another.
 
-    Layers of the same sizes and work are costed once; weights are laid out, and the work of each phase is profiled,
-    only once for each network that lowering gives.
+    Layers of the same sizes and work are costed once; weights are laid out once for each network that lowering gives,
+    and the work of each phase is profiled once for each size of a chunk besides.
     """
 
     def __init__(self, workload: Workload):
@@ -126,7 +126,8 @@ class Estimates:
 
     def __call__(self, config: AcceleratorConfig) -> tuple[int, int]:
         """Cycles and DRAM bytes of a frame; ``ValueError`` if a layer does not fit the memories of ``config``."""
-        key = self.workload.key(config), config.block, config.value_width, config.array
+        key = (self.workload.key(config), config.block, config.value_width, config.array,
+               config.intersect and config.weight_depth)
         if key not in self._layers:
             self._layers[key] = self._describe(config)
         costs = {layer: _cheapest(config, *layer) for layer in dict.fromkeys(self._layers[key])}
@@ -143,10 +144,12 @@ class Estimates:
         choices = compile_network(quantised.network, roomy, densities=quantised.densities).choices
         works = {name: (None,) for name in choices}
         if config.intersect:
+            # Chunks, and so tasks, depend on this depth; a work whose tiles do not fit is left out by _cheapest.
+            roomy = replace(roomy, weight_depth=config.weight_depth)
             runs = [run_network(quantised.network, x)[0] for x in quantised.profiled[:PROFILE_INPUTS]]
             works = {layer.name: tuple(
-                profile(layer, [gather(maps, layer.inputs) for maps in runs], config, phases)
-                for phases in phase_counts(layer, config, NEGATIVE_CLASSES)) for layer in quantised.network.layers}
+                profile(layer, [gather(maps, layer.inputs) for maps in runs], roomy, *phases)
+                for phases in phase_counts(layer, roomy, NEGATIVE_CLASSES)) for layer in quantised.network.layers}
         return [(choice.geometry, choice.density_in, choice.density_out, works[name])
                 for name, choice in choices.items()]
 
@@ -154,7 +157,7 @@ class Estimates:
 def _cheapest(config, geometry, density_in, density_out, works):
     """The estimate with as many phases as :func:`compiler.profile.profile_network` takes."""
     costs = [choose_tiling(geometry, config, density_in=density_in, density_out=density_out, work=work).cost
-             for work in works]
+             for work in works if work is None or not work.whole or fits_whole(geometry, config)]
     return costs[fewest_phases([cost.cycles for cost in costs])]
 
 

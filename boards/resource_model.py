@@ -14,7 +14,16 @@ from typing import NamedTuple
 
 import numpy as np
 
-from hw.config import BEAT, SCALE_BITS, SEGMENT, SHIFT_BITS, UNPACKED, AcceleratorConfig, is_power_of_two
+from hw.config import (
+    BEAT,
+    ROUND_PHASES,
+    SCALE_BITS,
+    SEGMENT,
+    SHIFT_BITS,
+    UNPACKED,
+    AcceleratorConfig,
+    is_power_of_two,
+)
 
 POINTS = Path(__file__).with_name("resource_points.json")
 #: DSP slices of the products of addresses and sizes: sequencer 3, descriptor 1, tile loader 1, encoders 2 x 2.
@@ -30,7 +39,7 @@ LUT_RAMS = ((5, 6), (6, 3))
 LUTS_OF_LUT_RAM = 4
 #: Intersect array: bits beside the address of an offset; words of work that wait in a PE, bits of one beside map word
 #: and addresses; bits of a job beside the numbers of lanes and words.
-OFFSET_BITS, WORK_WORDS, WORK_BITS, JOB_BITS = 7, 16, 3, 107
+OFFSET_BITS, WORK_WORDS, WORK_BITS, JOB_BITS = 7, 16, 4, 111
 
 
 class Resources(NamedTuple):
@@ -98,7 +107,7 @@ def _cluster_memories(c):
         found |= {
             f"tile_map{n}": Memory(pixels, c.block),
             f"tile_values{n}": Memory(pixels * c.block // UNPACKED, UNPACKED * c.value_width),
-            f"phase_map{n}": Memory(words, c.block),
+            f"phase_map{n}": Memory(ROUND_PHASES * words, c.block),
             f"weights{n}": Memory(words * c.block_groups, BEAT),
             f"offsets{n}": Memory(2 << _bits(c.weight_words), _bits(pixels) + OFFSET_BITS, sync=False),
             f"queue{n}": Memory(WORK_WORDS, c.block + _bits(pixels) + _bits(words) + WORK_BITS, sync=False),
@@ -110,7 +119,7 @@ def _unpacking_memories(c):
     """Those that put tiles and weights in their places, of jobs before that and before each cluster, and of sums."""
     found = {
         "packed_map": Memory(_tile_pixels(c), c.block + _bits(c.slot_values)),
-        "round_maps": Memory(c.weight_words, c.block),
+        "round_maps": Memory(c.weight_words, c.block, sync=False),
         # Of 64 beats; one of them is in a register.
         "round_beats": Memory(63, BEAT),
     }

@@ -24,7 +24,7 @@ from hw.config import AcceleratorConfig
 from hw.descriptor import DESCRIPTOR_BYTES, pack
 from hw.registers import LOG_BYTES
 
-from .phases import NEGATIVE_CLASSES, phase_counts, stop_phase
+from .phases import NEGATIVE_CLASSES, needs_whole, phase_counts, stop_phase
 from .tile import DENSITY, Choice, choose_tiling
 from .weights import weight_image
 
@@ -245,14 +245,20 @@ def _choose(quantised, layer, config, densities, work, tiling=None):
     geometry = layer.geometry(_input_shift(quantised, config) if dense else None)
     density = _density_in(layer, quantised, densities)
     if work is None:
-        phases = tiling.phases if tiling else phase_counts(layer, config, NEGATIVE_CLASSES)[-1]
-        work = even_work(geometry, config, phases=phases, density_in=density,
+        most = max(phases for phases, joined in phase_counts(layer, config, NEGATIVE_CLASSES) if not joined)
+        phases, joined = (tiling.phases, tiling.joined) if tiling else (most, 0)
+        work = even_work(geometry, config, phases=phases, joined=joined, density_in=density,
                          density_weights=np.count_nonzero(layer.weights) / layer.weights.size)
     try:
         choice = choose_tiling(geometry, config, density_in=density,
                                density_out=densities.get(layer.output.map, DENSITY), work=work, tiling=tiling)
     except ValueError as error:
         raise ValueError(f"layer {layer.name}: {error}") from None
+    tiling = choice.tiling
+    if needs_whole(layer, tiling.phases, tiling.joined) and (
+            tiling.chunk_channels < geometry.in_channels or tiling.chunk_rows < geometry.kernel_rows):
+        raise ValueError(f"layer {layer.name}: a round has weights above and below 0, so all channels and rows of a "
+                         f"kernel must be in one chunk")
     if choice.tiles > MAX_TILES:
         raise ValueError(f"layer {layer.name} has {choice.tiles} tiles, more than {MAX_TILES}")
     return choice
@@ -325,6 +331,7 @@ def _descriptor(layer, choice, weight_address, maps, config):
     for name in ("in_height", "in_width", "in_channels", "kernel_rows", "kernel_columns", "stride", "pad_top",
                  "pad_left", "out_height", "out_width", "out_channels"):
         fields[name] = getattr(geometry, name)
-    for name in ("chunk_channels", "chunk_rows", "tile_rows", "tile_columns", "tiles_per_pass", "passes", "phases"):
+    for name in ("chunk_channels", "chunk_rows", "tile_rows", "tile_columns", "tiles_per_pass", "passes", "phases",
+                 "joined"):
         fields[name] = getattr(tiling, name)
     return pack(fields)

@@ -14,12 +14,12 @@ from golden.tiling import Tiling
 from hw.config import AcceleratorConfig
 
 from .emit import choose_layer
-from .phases import phase_counts, phase_weights, stop_phase
+from .phases import needs_whole, phase_counts, phase_weights, stop_phase
 
 #: Rows of windows that a layer is profiled on, spread evenly, and those of each input that its kernels are compared on.
 PROFILE_ROWS, BALANCE_ROWS = 4, 2
-#: What more phases must save, as a fraction of a layer's cycles: the estimate does not tell less.
-LEAST_GAIN = 0.02
+#: What more rounds must save, as a fraction of a layer's cycles.
+LEAST_GAIN = 0.005
 
 
 @dataclass(frozen=True)
@@ -31,8 +31,8 @@ class Profile:
 
 def profile_network(quantised: QuantisedNetwork, runs: list[dict[str, np.ndarray]], config: AcceleratorConfig,
                     densities: dict[str, float], negative_classes: int) -> dict[str, Profile]:
-    """The profile of each layer, with as many phases as take the fewest cycles by the estimate; with fewer where these
-    take at most ``LEAST_GAIN`` more.
+    """The profile of each layer, with those of its :func:`compiler.phases.phase_counts` that take the fewest cycles by
+    the estimate; with the first of them, in as few rounds as can be, that take at most ``LEAST_GAIN`` more.
 
     Parameters
     ----------
@@ -49,7 +49,7 @@ def profile_network(quantised: QuantisedNetwork, runs: list[dict[str, np.ndarray
     found = {}
     for layer in quantised.layers:
         inputs = [gather(maps, layer.inputs) for maps in runs]
-        works = [profile(layer, inputs, config, phases) for phases in phase_counts(layer, config, negative_classes)]
+        works = [profile(layer, inputs, config, *phases) for phases in phase_counts(layer, config, negative_classes)]
         choices = [choose_layer(quantised, layer, config, densities, work) for work in works]
         best = fewest_phases([choice.cost.cycles for choice in choices])
         found[layer.name] = Profile(works[best], choices[best].tiling)
@@ -57,24 +57,33 @@ def profile_network(quantised: QuantisedNetwork, runs: list[dict[str, np.ndarray
 
 
 def fewest_phases(cycles: list[float]) -> int:
-    """Which of several estimates, those with fewer phases first, is chosen: the first that is not ``LEAST_GAIN`` above
+    """Which of several estimates, those with fewer rounds first, is chosen: the first that is not ``LEAST_GAIN`` above
     the lowest."""
     return int(np.argmax(np.array(cycles) <= (1 + LEAST_GAIN) * min(cycles)))
 
 
-def profile(layer: QuantisedLayer, inputs: list[np.ndarray], config: AcceleratorConfig, phases: int) -> PhaseWork:
-    """The work of ``layer`` in ``phases`` phases for ``inputs`` [C, H, W], on ``PROFILE_ROWS`` rows of windows of each.
-    """
-    weights = phase_weights(layer, phases)
-    tiling = Tiling(layer.in_shape[0] + config.block * len(layer.inputs), layer.weights.shape[2], 1, 1, 1, 1, phases)
+def profile(layer: QuantisedLayer, inputs: list[np.ndarray], config: AcceleratorConfig, phases: int,
+            joined: int = 0) -> PhaseWork:
+    """The work of ``layer`` in ``phases`` phases, of which the last ``joined`` share a round, for ``inputs`` [C, H, W],
+    on ``PROFILE_ROWS`` rows of windows of each; in chunks of as many channels as the weight buffer has room for, one
+    block at least, and all rows of the kernel."""
+    weights = phase_weights(layer, phases, joined)
+    taps = layer.weights[0, 0].size
+    chunk = max(config.weight_words // taps, 1) * config.block
+    tiling = Tiling(chunk, layer.weights.shape[2], 1, 1, 1, 1, phases, joined)
     strips = [part for x in inputs for part in _strips(layer, x, config, tiling, weights, PROFILE_ROWS)]
-    cycles = np.concatenate([task_cycles(part.products, part.words).reshape(phases, -1, len(layer.weights))
-                             for part in strips], axis=1)
-    tasks = np.mean([np.count_nonzero(part.words, (1, 2, 3)) / part.sums.size for part in strips], axis=0)
+    shape, windows = (tiling.phase_rounds, -1), sum(part.sums[..., 0].size for part in strips)
+    # [rounds of a chunk, chunks, windows, lanes].
+    products, words = (np.concatenate([getattr(part, f"round_{name}") for part in strips], axis=1).reshape(
+        *shape, windows, len(layer.weights)) for name in ("products", "words"))
+    cycles = task_cycles(products, words).sum(1)
+    tasks = (words > 0).mean((1, 2, 3))
     mean, windows, lanes = (cycles.mean(axis, keepdims=True) for axis in ((1, 2), 2, 1))
     variation = (cycles - windows - lanes + mean).std((1, 2)) / np.maximum(mean.ravel(), 1)
-    work = (mean.ravel(), variation, tasks, np.count_nonzero(weights, (1, 2, 3, 4)) / layer.weights.size)
-    return PhaseWork(*(tuple(map(float, part)) for part in work))
+    counts = np.count_nonzero(weights, (1, 2, 3, 4))
+    counts = np.append(counts[:phases - joined - 1], counts[phases - joined - 1:].sum())
+    work = (mean.ravel(), variation, tasks, counts / layer.weights.size)
+    return PhaseWork(*(tuple(map(float, part)) for part in work), joined, needs_whole(layer, phases, joined))
 
 
 def kernel_work(quantised: QuantisedNetwork, inputs: list[np.ndarray], profiles: dict[str, Profile],
@@ -82,13 +91,14 @@ def kernel_work(quantised: QuantisedNetwork, inputs: list[np.ndarray], profiles:
     """For each layer what its kernels take in each round, ``[rounds, lanes]``: cycles of a PE, as a share of the
     layer's, means of the integer ``inputs`` [C, H, W] on ``BALANCE_ROWS`` rows of windows of each."""
     found = dict.fromkeys(profiles, 0)
-    weights = {layer.name: phase_weights(layer, profiles[layer.name].tiling.phases) for layer in quantised.layers}
+    weights = {layer.name: phase_weights(layer, profiles[layer.name].tiling.phases, profiles[layer.name].tiling.joined)
+               for layer in quantised.layers}
     for x in inputs:
         maps = run_network(quantised, x)[0]
         for layer in quantised.layers:
             strips = _strips(layer, gather(maps, layer.inputs), config, profiles[layer.name].tiling,
                              weights[layer.name], BALANCE_ROWS)
-            cycles = sum(task_cycles(part.products, part.words).sum((1, 2)) for part in strips)
+            cycles = sum(task_cycles(part.round_products, part.round_words).sum((1, 2)) for part in strips)
             found[layer.name] = found[layer.name] + cycles / max(cycles.sum(), 1) / len(inputs)
     return found
 

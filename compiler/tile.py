@@ -61,7 +61,8 @@ class Choice:
         rows, columns = self._tile_counts()
         names = ["compute", "drain", "read", "write", "fill", *(["unpack", "uneven"] if cost.unpack else [])]
         stages = ", ".join(f"{name} {getattr(cost, name):.0f}" for name in names)
-        phases = f"phases {tiling.phases}; " if tiling.phases > 1 else ""
+        joined = f", the last {tiling.joined + 1} in one round" if tiling.joined else ""
+        phases = f"phases {tiling.phases}{joined}; " if tiling.phases > 1 else ""
         return (f"{phases}chunks {channel_chunks} x {row_chunks} "
                 f"(of {tiling.chunk_channels} channels x {tiling.chunk_rows} rows); "
                 f"tiles {rows} x {columns} (of {tiling.tile_rows} x {tiling.tile_columns} windows, "
@@ -76,7 +77,8 @@ def choose_tiling(geometry: Geometry, config: AcceleratorConfig, *, density_in: 
     Densities are fractions of non-zero values. ``work``: of the phases of the intersect array, by
     :func:`golden.cycles.even_work` of one phase, or of those of the given tiling, unless told.
     """
-    work = work or even_work(geometry, config, phases=tiling.phases if tiling else 1, density_in=density_in)
+    given = {"phases": tiling.phases, "joined": tiling.joined} if tiling else {}
+    work = work or even_work(geometry, config, **given, density_in=density_in)
     known = {"density_in": density_in, "density_out": density_out, "work": work}
     tiling = tiling or _search(geometry, config, known)
     check_tiling(geometry, tiling, config)
@@ -86,22 +88,31 @@ def choose_tiling(geometry: Geometry, config: AcceleratorConfig, *, density_in: 
     return Choice(geometry, tiling, cost, slots, config.tile_slots, density_in, density_out)
 
 
+def fits_whole(geometry: Geometry, config: AcceleratorConfig) -> bool:
+    """Whether the intersect array of ``config`` has room for a tile with all channels and rows of a kernel in one
+    chunk."""
+    columns = _column_candidates(geometry, config)
+    return any(_passes(geometry, config, *chunk, _row_candidates(geometry, chunk[1]), columns, 1)[0].any()
+               for chunk in _chunk_candidates(geometry, config, whole=True))
+
+
 def _search(geometry, config, known):
     """The cheapest tiling."""
     columns = _column_candidates(geometry, config)
     best_cost, best = np.inf, None
-    for chunk_channels, chunk_rows in _chunk_candidates(geometry, config):
+    for chunk_channels, chunk_rows in _chunk_candidates(geometry, config, known["work"].whole):
         cost, candidate = _cheapest(geometry, config, chunk_channels, chunk_rows, columns, known)
         if cost < best_cost:
             best_cost, best = cost, candidate
     if best is None:
         raise ValueError(f"no tile of a {geometry.kernel_rows} x {geometry.kernel_columns} kernel fits configuration "
                          f"{config.name} (weight_depth {config.weight_depth}, tile_slots {config.tile_slots})")
-    return _with_passes(geometry, config, *best, known["work"].phases)
+    return _with_passes(geometry, config, *best, known["work"])
 
 
-def _chunk_candidates(geometry, config):
-    """``(chunk_channels, chunk_rows)`` that fit ``weight_depth``: the smallest of each number of chunks."""
+def _chunk_candidates(geometry, config, whole):
+    """``(chunk_channels, chunk_rows)`` that fit ``weight_depth``: the smallest of each number of chunks; ``whole``: one
+    chunk in all."""
     seen = set()
     block, channels = config.block, geometry.in_channels
     steps = [min(number * block, channels) for number in range(1, ceil_div(channels, block) + 1)]
@@ -109,7 +120,7 @@ def _chunk_candidates(geometry, config):
         for step in steps:
             count = ceil_div(channels, step), ceil_div(geometry.kernel_rows, rows)
             depth = rows * geometry.kernel_columns * stored_channels(step, config)
-            if count not in seen and depth <= config.weight_depth:
+            if count not in seen and depth <= config.weight_depth and (not whole or count == (1, 1)):
                 seen.add(count)
                 yield step, rows
 
@@ -146,43 +157,54 @@ def _row_candidates(geometry, chunk_rows):
     return np.array(rows).T[..., None]
 
 
-def _cheapest(geometry, config, chunk_channels, chunk_rows, column_candidates, known):
-    """Cost and ``(chunk_channels, chunk_rows, tile_rows, tile_columns)`` of the cheapest tile for a cut into chunks."""
-    tile_rows, most_rows, all_rows, row_windows, most_row_windows, row_tiles = _row_candidates(geometry, chunk_rows)
-    tile_columns, most_segments, all_segments, windows, most_windows, column_tiles = column_candidates
+def _passes(geometry, config, chunk_channels, chunk_rows, row_candidates, column_candidates, phase_rounds):
+    """Which of the tiles fit, and how many passes each takes, for a cut into chunks."""
+    _, most_rows, _, row_windows, most_row_windows, row_tiles = row_candidates
+    _, most_segments, _, windows, most_windows, column_tiles = column_candidates
     tiles, windows = row_tiles * column_tiles, row_windows * windows
     blocks = ceil_div(chunk_channels, config.block)
     chunks = ceil_div(geometry.in_channels, chunk_channels) * ceil_div(geometry.kernel_rows, chunk_rows)
     fits = ((most_rows * most_segments * blocks <= config.tile_slots)
             & (most_rows < 1 << LOCAL_BITS) & (most_segments < 1 << LOCAL_BITS))
     passes = 1
-    if keeps_sums(chunks * known["work"].phases, config):
+    if keeps_sums(chunks * phase_rounds, config):
         room = config.groups * config.sum_windows
         per_pass = np.where(windows <= room, tiles, room // (most_row_windows * most_windows))
         fits = fits & (per_pass > 0)
         passes = ceil_div(tiles, np.maximum(per_pass, 1))
+    return fits, passes
+
+
+def _cheapest(geometry, config, chunk_channels, chunk_rows, column_candidates, known):
+    """Cost and ``(chunk_channels, chunk_rows, tile_rows, tile_columns)`` of the cheapest tile for a cut into chunks."""
+    row_candidates = _row_candidates(geometry, chunk_rows)
+    fits, passes = _passes(geometry, config, chunk_channels, chunk_rows, row_candidates, column_candidates,
+                           known["work"].phase_rounds)
     if not fits.any():
         return np.inf, None
+    tile_rows, _, all_rows, row_windows, _, row_tiles = row_candidates
+    tile_columns, _, all_segments, windows, _, column_tiles = column_candidates
     slots = all_rows * all_segments * ceil_div(geometry.in_channels, config.block)
-    cost = estimate_tiled(geometry, config, chunk_channels=chunk_channels, chunk_rows=chunk_rows, tiles=tiles,
-                          windows=windows, passes=passes, slots=slots, **known)
+    cost = estimate_tiled(geometry, config, chunk_channels=chunk_channels, chunk_rows=chunk_rows,
+                          tiles=row_tiles * column_tiles, windows=row_windows * windows, passes=passes, slots=slots,
+                          **known)
     total = np.where(fits, cost.cycles + TIE * (cost.compute + cost.read), np.inf)
     row, column = np.unravel_index(np.argmin(total), total.shape)
     return total[row, column], (chunk_channels, chunk_rows, int(tile_rows[row, 0]), int(tile_columns[column]))
 
 
-def _with_passes(geometry, config, chunk_channels, chunk_rows, tile_rows, tile_columns, phases):
+def _with_passes(geometry, config, chunk_channels, chunk_rows, tile_rows, tile_columns, work):
     """The tiling with as few passes as the partial sums allow, all of about the same length."""
     tiles = (len(tile_spans(geometry.out_height, tile_rows, geometry.tile_overlap))
              * len(tile_spans(geometry.out_width, tile_columns, geometry.tile_overlap)))
     chunks = ceil_div(geometry.in_channels, chunk_channels) * ceil_div(geometry.kernel_rows, chunk_rows)
     total = pass_windows(geometry, Tiling(chunk_channels, chunk_rows, tile_rows, tile_columns, tiles, 1))[0]
-    limited = keeps_sums(chunks * phases, config)
+    limited = keeps_sums(chunks * work.phase_rounds, config)
     fewest = ceil_div(total, config.groups * config.sum_windows) if limited else 1
     for passes in range(fewest, tiles + 1):
         per_pass = ceil_div(tiles, passes)
         tiling = Tiling(chunk_channels, chunk_rows, tile_rows, tile_columns, per_pass, ceil_div(tiles, per_pass),
-                        phases)
+                        work.phases, work.joined)
         if not limited or max(pass_windows(geometry, tiling)) <= config.groups * config.sum_windows:
             break
     return tiling

@@ -19,7 +19,7 @@ def weight_image(layer: QuantisedLayer, tiling: Tiling, config: AcceleratorConfi
     spans = chunk_spans(len(layer.weights), config.lanes)
     if not config.intersect:
         return b"".join(_broadcast_block(layer, first, end, tiling, config) for first, end in spans)
-    phases = phase_weights(layer, tiling.phases)
+    phases = phase_weights(layer, tiling.phases, tiling.joined)
     return b"".join(_intersect_block(layer, phases[:, first:end], first, end, tiling, config) for first, end in spans)
 
 
@@ -58,10 +58,11 @@ def _intersect_block(layer, phases, first, end, tiling, config):
     """
     zeros = np.zeros(end - first, np.int64)
     start, thresholds, below = (values[first:end] for values in (*layer.starts, layer.zero_below))
-    rounds = []
-    for number, weights in enumerate(phases):
-        for chunk in _chunks(weights, tiling):
-            rounds.append(_round_image(chunk, zeros if rounds else start,
+    rounds, last = [], tiling.phase_rounds - 1
+    for number in range(last + 1):
+        shared = phases[number:number + 1 if number < last else None]
+        for chunks in zip(*(_chunks(weights, tiling) for weights in shared), strict=True):
+            rounds.append(_round_image(np.stack(chunks), zeros if rounds else start,
                                        zeros if number else thresholds, config))
     body = b"".join(rounds)
     # The start values hold the bias, less this.
@@ -70,14 +71,15 @@ def _intersect_block(layer, phases, first, end, tiling, config):
 
 
 def _round_image(weights, start, thresholds, config):
-    """Start, threshold, maps and values of each lane of ``weights[lanes, channels, rows, columns]``, 0 where they are
-    not of the round."""
-    lanes, channels, rows, columns = weights.shape
-    words = np.zeros((lanes, rows, columns, ceil_div(channels, config.block) * config.block), np.int8)
-    words[..., :channels] = weights.transpose(0, 2, 3, 1)
-    words = words.reshape(lanes, -1)
+    """Start, threshold, maps of each phase and values of all of each lane of ``weights[phases, lanes, channels, rows,
+    columns]``, 0 where they are not of the round and phase."""
+    phases, lanes, channels, rows, columns = weights.shape
+    words = np.zeros((lanes, phases, rows, columns, ceil_div(channels, config.block) * config.block), np.int8)
+    words[..., :channels] = weights.transpose(1, 0, 3, 4, 2)
+    maps = np.packbits((words != 0).reshape(lanes, -1), axis=1, bitorder="little")
+    # No weight has two phases of a round.
+    words = words.sum(1, dtype=np.int8).reshape(lanes, -1)
     present = words != 0
-    maps = np.packbits(present, axis=1, bitorder="little")
     map_bytes = _whole_beats(maps.shape[1])
     counts = np.count_nonzero(present, axis=1)
     sizes = BEAT_BYTES + map_bytes + _whole_beats(counts)

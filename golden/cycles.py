@@ -17,7 +17,7 @@ The four stages work at the same time, so the slowest sets the pace:
 * ``fill``: ``LAYER_CYCLES``, the first chunk of weights and the first tile: nothing overlaps with them.
 
 In the intersect array a window is ``lanes`` tasks for each round, dealt to the PEs of a group. What they take, how much
-that differs, and how many there are, says a :class:`PhaseWork`. Input is read again for each phase. A word of finished
+that differs, and how many there are, says a :class:`PhaseWork`. Input is read again for each round. A word of finished
 sums is joined from a sum of each cluster a cycle, in all groups at the same time. There is a fifth stage:
 
 * ``unpack``: weights take :func:`unpack_cycles` for each round and lane, input a cycle for each ``UNPACKED`` channels
@@ -83,20 +83,33 @@ class CycleEstimate:
 
 @dataclass(frozen=True)
 class PhaseWork:
-    """What the intersect array does for a window and a lane in each phase of the weights, a tuple of means each.
+    """What the intersect array does for a window and a lane in each phase of the weights, a tuple of means each; the
+    last entry is that of all phases that share a round, the last ``joined`` and the one before them.
 
     ``cycles``: by :func:`task_cycles`; ``variation``: their standard deviation, as a fraction of the mean, that neither
     the window nor the lane explains; ``tasks``: 1, less the part of the windows whose sum is final before the phase;
-    ``weights``: part of the lane's weights that are of the phase.
+    ``weights``: part of the lane's weights that are of the phase. ``whole``: a round must have all channels and rows of
+    a kernel.
     """
     cycles: tuple[float, ...]
     variation: tuple[float, ...]
     tasks: tuple[float, ...]
     weights: tuple[float, ...]
+    joined: int = 0
+    whole: bool = False
+
+    @property
+    def phase_rounds(self) -> int:
+        """Rounds of each chunk."""
+        return len(self.cycles)
 
     @property
     def phases(self) -> int:
-        return len(self.cycles)
+        return self.phase_rounds + self.joined
+
+    def maps(self, number: int) -> int:
+        """Phases in round ``number`` of a chunk: map words for each word of weights."""
+        return self.joined + 1 if number == self.phase_rounds - 1 else 1
 
 
 def task_cycles(products, words):
@@ -106,15 +119,16 @@ def task_cycles(products, words):
     return np.where(words, np.maximum(products, fetch), 0)
 
 
-def even_work(geometry: Geometry, config: AcceleratorConfig, *, phases: int = 1, density_in: float,
+def even_work(geometry: Geometry, config: AcceleratorConfig, *, phases: int = 1, joined: int = 0, density_in: float,
               density_weights: float = 1.0) -> PhaseWork:
-    """The work of ``phases`` phases with an equal share of the weights each, if no sum is stopped; densities are
-    fractions of non-zero values."""
+    """The work of ``phases`` phases, the last ``joined`` of them in one round with the one before, with an equal share
+    of the weights for each round, if no sum is stopped; densities are fractions of non-zero values."""
+    rounds = phases - joined
     taps = geometry.kernel_rows * geometry.kernel_columns
-    products = taps * geometry.in_channels * density_in * inside_fraction(geometry) * density_weights / phases
+    products = taps * geometry.in_channels * density_in * inside_fraction(geometry) * density_weights / rounds
     words = taps * ceil_div(geometry.in_channels, config.block)
     cycles = float(task_cycles(products, words))
-    return PhaseWork(*((value,) * phases for value in (cycles, 0.0, 1.0, density_weights / phases)))
+    return PhaseWork(*((value,) * rounds for value in (cycles, 0.0, 1.0, density_weights / rounds)), joined)
 
 
 def _slowest(*stages):
@@ -155,11 +169,12 @@ def _mean_beats(channels, config, density):
     return config.map_beats + min(values / config.values_per_beat + (0.5 if values else 0), config.value_beats)
 
 
-def unpack_cycles(words: int, config: AcceleratorConfig, density: float = 1.0) -> float:
-    """Cycles that the weights of a lane and round, ``words`` map words, take to unpack in the intersect array: one for
-    each word, and one for each 8 channels of it with weights, at least one; ``density`` of the weights are not 0."""
+def unpack_cycles(words: int, config: AcceleratorConfig, density: float = 1.0, maps: int = 1) -> float:
+    """Cycles that the weights of a lane and round, ``words`` words with ``maps`` maps each, take to unpack in the
+    intersect array: one for each map, and one for each 8 channels of a word with weights, at least one; ``density`` of
+    the weights are not 0."""
     groups = config.block_groups * (1 - (1 - density) ** (config.block // config.block_groups))
-    return LANE_CYCLES + words * (1 + max(1, groups))
+    return LANE_CYCLES + words * (maps + max(1, groups))
 
 
 def weight_beats(geometry: Geometry, config: AcceleratorConfig) -> int:
@@ -255,7 +270,7 @@ def _broadcast_estimate(geometry, config, counts, write, density):
 def _intersect_estimate(geometry, config, counts, write, work):
     """Sums over all rounds of each stage, and of the slowest stage of each."""
     rounds = [(count, *_round_stages(geometry, config, counts, work, phase, taps, channels))
-              for phase in range(work.phases) for taps, channels, count in counts.chunks]
+              for phase in range(work.phase_rounds) for taps, channels, count in counts.chunks]
     compute, weights, read, tiles = (sum(count * stages[at] for count, *stages in rounds) for at in range(4))
     drain, read = _drain_cycles(geometry, config, counts), read + scale_beats(geometry, config)
     slowest = _slowest(compute, weights, read, tiles, drain, write)
@@ -264,7 +279,7 @@ def _intersect_estimate(geometry, config, counts, write, work):
              + np.maximum(0, _slowest(drain, write) - _slowest(*rounds[-1][1:])))
     alone = np.maximum(0, 1 - TILES_AHEAD * counts.passes / counts.tiles)
     first = kinds(geometry.out_channels, config.lanes)[0][0] * unpack_cycles(
-        counts.chunks[0][0] * ceil_div(counts.chunks[0][1], config.block), config, work.weights[0])
+        counts.chunks[0][0] * ceil_div(counts.chunks[0][1], config.block), config, work.weights[0], work.maps(0))
     return CycleEstimate(compute, drain, read, write, counts.fill(first), np.maximum(weights, tiles),
                          alone * np.maximum(apart, slowest) + (1 - alone) * ahead - slowest)
 
@@ -273,10 +288,11 @@ def _round_stages(geometry, config, counts, work, phase, taps, channels):
     """Cycles of computing, of unpacking weights, of reading, and of unpacking tiles, in a round with a chunk of
     ``channels`` and ``taps``; in all kernel blocks and passes."""
     kernel_blocks, loads = ceil_div(geometry.out_channels, config.lanes), counts.passes
-    if counts.chunk_count * work.phases == 1:
+    if counts.chunk_count * work.phase_rounds == 1:
         loads = 1
     words, values = taps * ceil_div(channels, config.block), taps * channels * work.weights[phase]
     share = taps * channels / (geometry.kernel_rows * geometry.kernel_columns * geometry.in_channels)
+    maps = work.maps(phase)
     fetch = work.tasks[phase] * max(words + FETCH_CYCLES, FIRST_CYCLES)
     task = max(work.cycles[phase] * share, fetch) + work.tasks[phase] * TASK_CYCLES
     tasks = counts.windows / counts.tiles * min(geometry.out_channels, config.lanes) / config.groups / config.clusters
@@ -286,9 +302,9 @@ def _round_stages(geometry, config, counts, work, phase, taps, channels):
     compute = (counts.group_windows(config) * task * factor * cluster_lanes / config.pes
                + kernel_blocks * counts.tiles * (TILE_CYCLES + words))
     # Rounding up to whole beats costs the values of a lane half a beat.
-    beats = 1 + ceil_div(words * config.block, BEAT) + values / config.values_per_beat + 0.5
+    beats = 1 + ceil_div(maps * words * config.block, BEAT) + values / config.values_per_beat + 0.5
     slots, lanes = kernel_blocks * counts.slots / counts.chunk_count, loads * geometry.out_channels
-    return (compute, lanes * unpack_cycles(words, config, work.weights[phase]),
+    return (compute, lanes * unpack_cycles(words, config, work.weights[phase], maps),
             slots * counts.slot_beats + lanes * beats, slots * (SEGMENT * config.block // UNPACKED))
 
 
@@ -307,7 +323,7 @@ def estimate(geometry: Geometry, tiling: Tiling, config: AcceleratorConfig, *, d
              density_out: float, work: PhaseWork | None = None) -> CycleEstimate:
     """The estimate of a layer with a tiling; ``work``: of its phases in the intersect array, :func:`even_work` unless
     told."""
-    work = work or even_work(geometry, config, phases=tiling.phases, density_in=density_in)
+    work = work or even_work(geometry, config, phases=tiling.phases, joined=tiling.joined, density_in=density_in)
     rows = tile_spans(geometry.out_height, tiling.tile_rows, geometry.tile_overlap)
     columns = tile_spans(geometry.out_width, tiling.tile_columns, geometry.tile_overlap)
     windows = sum(end - first for first, end in rows) * sum(end - first for first, end in columns)

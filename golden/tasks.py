@@ -1,8 +1,9 @@
 """Tasks of the intersect array: what of each window's sum is multiplied, and where it stops.
 
-A task is a window, a lane and a round. It multiplies where activation and weight of the round's phase are not zero, tap
-by tap (row by row), block by block, lowest channel first; in a round with the stop rule it ends with the product that
-takes the sum below 0, and where the sum already is there is no task, nor where it was predicted to be.
+A task is a window, a lane and a round. It multiplies where activation and weight of the round's phases are not zero,
+phase by phase, tap by tap (row by row), block by block, lowest channel first; in a phase with the stop rule it ends
+with the product after which the sum is below 0; where the sum already is when the round begins there is no task, nor
+where it was predicted to be. What a task does for one phase is a step of it.
 
     work = count_tasks(layer, x, tiling, weights, stop_phase, block=config.block)
     work.products.sum(), work.skipping.sum(), work.dense
@@ -67,25 +68,37 @@ class Operands:
 class Tasks:
     """The tasks of the windows of rows ``row .. row + R - 1``.
 
-    ``products``, ``words`` uint16 [rounds, R, columns, O]: products added, and map words fetched until the task ended:
-    all of the round, or up to that of the product that stopped it; 0 words: there was no task. ``sums`` int64
+    ``products``, ``words`` uint16 [steps, R, columns, O]: products added, and map words fetched until the task ended:
+    all of the phase, or up to that of the product that stopped it; 0 words: there was no such step. The steps of a task
+    follow each other: ``first_steps`` int [rounds] has the first of each. ``sums`` int64
     [R, columns, O]: sums at the end, less ``layer.zero_below``: below 0 where the output is 0. ``stopped`` bool
     [R, columns, O]: the sum was final before its last round ended. ``skipping`` int32 [R, columns, O]: products if
     nothing is stopped, those of zero skip.
     """
     row: int
+    first_steps: np.ndarray
     products: np.ndarray
     words: np.ndarray
     sums: np.ndarray
     stopped: np.ndarray
     skipping: np.ndarray
 
+    @property
+    def round_products(self) -> np.ndarray:
+        """``products`` of whole tasks, [rounds, R, columns, O]."""
+        return np.add.reduceat(self.products, self.first_steps)
+
+    @property
+    def round_words(self) -> np.ndarray:
+        """``words`` of whole tasks, [rounds, R, columns, O]."""
+        return np.add.reduceat(self.words, self.first_steps)
+
 
 @dataclass(frozen=True)
 class TaskCounts:
     """A layer's tasks, summed over its windows; windows that tiles share count once.
 
-    ``products``, ``words``, ``tasks`` int64 [rounds, O]: products added, map words fetched, tasks. ``stopped`` int64
+    ``products``, ``words``, ``tasks`` int64 [phases, O]: products added, map words fetched, steps. ``stopped`` int64
     [O]: outputs whose sum was final before its last round ended. ``skipping`` int64 [O]: products of zero skip alone.
     ``oracle`` int64 [O]: of these, what belongs to outputs that are not 0: no stop rule needs fewer. ``dense``:
     products without skipping, padding included.
@@ -126,16 +139,17 @@ def _places(layer, block):
     return np.concatenate(places)
 
 
-def _rounds(layer, tiling, stop_phase, block):
+def _steps(layer, tiling, stop_phase, block):
     """``[phase, first and end block, first and end kernel row, whether it has the stop rule, whether sums are predicted
-    behind it]`` of each round in order."""
+    behind it, whether it begins a task]`` of each step in order."""
     chunks = [(first // block, ceil_div(end, block), row, row_end)
               for first, end in chunk_spans(_places(layer, block)[-1] + 1, tiling.chunk_channels)
               for row, row_end in chunk_spans(layer.weights.shape[2], tiling.chunk_rows)]
-    rounds = np.array([(phase, *chunk, 0 < stop_phase <= phase, 0)
-                       for phase in range(tiling.phases) for chunk in chunks], np.int64)
-    rounds[len(chunks) - 1, -1] = layer.prediction is not None
-    return rounds
+    last = tiling.phase_rounds - 1
+    rounds = [*([phase] for phase in range(last)), range(last, tiling.phases)]
+    return np.array([(phase, *chunk, 0 < stop_phase <= phase,
+                      layer.prediction is not None and phase == 0 and chunk == chunks[-1], phase == phases[0])
+                     for phases in rounds for chunk in chunks for phase in phases], np.int64)
 
 
 def _bits(present):
@@ -144,16 +158,17 @@ def _bits(present):
 
 
 @njit(**OPTIONS)
-def walk_task(x_maps, x_values, w_maps, w_values, x_at, x_pitch, w_at, blocks, kernel_columns, block, block_end, row,
-              row_end, stop, total, counts):
-    """A task: the words of blocks ``block .. block_end - 1`` and kernel rows ``row .. row_end - 1``.
+def walk_step(x_maps, x_values, w_maps, w_values, x_at, x_pitch, w_at, blocks, kernel_columns, block, block_end, row,
+              row_end, stop, stopped, total, counts):
+    """A step: the words of blocks ``block .. block_end - 1`` and kernel rows ``row .. row_end - 1``.
 
     The arrays are those of :class:`Operands`, flat. ``x_at``, ``w_at``: places of tap (0, 0) and block 0 of the window
     in ``x_maps``, of phase and lane in ``w_maps``; ``x_pitch``: words from one row of the input to the next. ``counts``
-    gets the number of elements (activation and weight are not 0) of each word. Returns the products added, the words up
-    to that of the last one (all, if it was not stopped), the sum, and whether it was stopped.
+    gets the number of elements (activation and weight are not 0) of each word; nothing is added if the task is
+    ``stopped``. Returns the products added, the words up to that of the last one (all, if it was not stopped), the sum,
+    and whether it was stopped.
     """
-    products, words, number, stopped = 0, 0, 0, False
+    products, words, number = 0, 0, 0
     for tap_row in range(row, row_end):
         for column in range(kernel_columns):
             x_word = x_at + tap_row * x_pitch + column * blocks
@@ -178,7 +193,7 @@ def walk_task(x_maps, x_values, w_maps, w_values, x_at, x_pitch, w_at, blocks, k
 
 
 @njit(parallel=True, cache=True)
-def _walk_rows(x_maps, x_values, w_maps, w_values, rounds, starts, thresholds, stride, first, shape, products, words,
+def _walk_rows(x_maps, x_values, w_maps, w_values, steps, starts, thresholds, stride, first, shape, products, words,
                sums, stopped, skipping):
     """All tasks of the windows of the rows from ``first`` on. ``shape``: columns of the padded input, kernel rows and
     columns, blocks, phases."""
@@ -190,14 +205,14 @@ def _walk_rows(x_maps, x_values, w_maps, w_values, rounds, starts, thresholds, s
         counts = np.empty(lane_words, np.int64)
         for lane in range(lanes):
             total, final, lane_at = starts[lane], False, lane * lane_words
-            for number in range(len(rounds)):
-                phase, block, block_end, row, row_end, stop, predict = rounds[number]
-                final |= stop and total < 0
+            for number in range(len(steps)):
+                phase, block, block_end, row, row_end, stop, predict, begins = steps[number]
+                final |= begins and stop and total < 0
                 if final:
                     break
-                products[number, y, x, lane], words[number, y, x, lane], total, final = walk_task(
+                products[number, y, x, lane], words[number, y, x, lane], total, final = walk_step(
                     x_maps, x_values, w_maps, w_values, x_at, width * blocks, phase * lanes * lane_words + lane_at,
-                    blocks, kernel_columns, block, block_end, row, row_end, stop, total, counts)
+                    blocks, kernel_columns, block, block_end, row, row_end, stop, False, total, counts)
                 if predict and total < thresholds[lane]:
                     total, final = min(total, -1), True
             sums[y, x, lane], stopped[y, x, lane] = total, final
@@ -214,16 +229,15 @@ def walk_tasks(layer: QuantisedLayer, x: np.ndarray, tiling: Tiling, weights: np
     """The tasks of all windows, some rows at a time from the top; arguments as of :func:`count_tasks`."""
     if len(weights) != tiling.phases:
         raise ValueError(f"layer {layer.name} has weights of {len(weights)} phases, its tiling {tiling.phases}")
-    operands, rounds = pack_operands(layer, x, weights, block), _rounds(layer, tiling, stop_phase, block)
+    operands, steps = pack_operands(layer, x, weights, block), _steps(layer, tiling, stop_phase, block)
     (lanes, rows, columns), starts = layer.full_shape, layer.starts
-    step = max(1, MEMORY // (columns * lanes * (4 * len(rounds) + 13)))
+    step = max(1, MEMORY // (columns * lanes * (4 * len(steps) + 13)))
     flat = [array.reshape(-1) for array in vars(operands).values()]
     for row in range(0, rows, step):
         size = (min(step, rows - row), columns, lanes)
-        tasks = Tasks(row, *(np.zeros((len(rounds), *size), np.uint16) for _ in range(2)), np.zeros(size, np.int64),
-                      np.zeros(size, bool), np.zeros(size, np.int32))
-        _walk_rows(*flat, rounds, *starts, layer.stride, row, operands.shape,
-                   *list(vars(tasks).values())[1:])
+        tasks = Tasks(row, np.flatnonzero(steps[:, -1]), *(np.zeros((len(steps), *size), np.uint16) for _ in range(2)),
+                      np.zeros(size, np.int64), np.zeros(size, bool), np.zeros(size, np.int32))
+        _walk_rows(*flat, steps, *starts, layer.stride, row, operands.shape, *list(vars(tasks).values())[2:])
         yield tasks
 
 
@@ -238,7 +252,7 @@ def count_tasks(layer: QuantisedLayer, x: np.ndarray, tiling: Tiling, weights: n
     x : int array [C, H, W]
         Its input.
     tiling : Tiling
-        Its chunks and number of phases count; each input of the layer begins with a block of channels.
+        Its chunks and phases count; each input of the layer begins with a block of channels.
     weights : int8 array [phases, O, C, kh, kw]
         Those of each phase, 0 where a weight has no part in it.
     stop_phase : int
@@ -251,11 +265,15 @@ def count_tasks(layer: QuantisedLayer, x: np.ndarray, tiling: Tiling, weights: n
     ValueError
         The weights of the phases do not add up to those of the layer, or are not as many as the tiling has phases.
     """
-    totals = [0] * 6
+    totals, phases = [0] * 6, _steps(layer, tiling, stop_phase, block)[:, 0]
+
+    def by_phase(steps):
+        """[phases, O] of what is counted in each of ``steps``."""
+        return np.stack([steps[phases == phase].sum((0, 1, 2), np.int64) for phase in range(tiling.phases)])
     for tasks in walk_tasks(layer, x, tiling, weights, stop_phase, block=block):
-        rounds, windows = (1, 2), (0, 1)
-        parts = (tasks.products.sum(rounds, np.int64), tasks.words.sum(rounds, np.int64),
-                 np.count_nonzero(tasks.words, rounds), tasks.stopped.sum(windows),
+        windows = (0, 1)
+        parts = (by_phase(tasks.products), by_phase(tasks.words), by_phase(tasks.words != 0),
+                 tasks.stopped.sum(windows),
                  tasks.skipping.sum(windows, np.int64),
                  np.where(tasks.sums >= 0, tasks.skipping, 0).sum(windows, np.int64))
         totals = [total + part for total, part in zip(totals, parts, strict=True)]

@@ -4,7 +4,7 @@ Source: golden/README.md, "Loop order" and "Tile geometry" (normative).
 """
 from dataclasses import dataclass
 
-from hw.config import LOCAL_BITS, SEGMENT, AcceleratorConfig
+from hw.config import LOCAL_BITS, ROUND_PHASES, SEGMENT, AcceleratorConfig
 
 #: Largest step of a tile, in windows (descriptor fields ``tile_rows`` and ``tile_columns``).
 MAX_TILE = 128
@@ -55,7 +55,8 @@ class Geometry:
 
 @dataclass(frozen=True)
 class Tiling:
-    """How a layer is cut, named as the fields of its descriptor. ``phases`` is above 1 in the intersect array only."""
+    """How a layer is cut, named as the fields of its descriptor. ``phases`` is above 1 in the intersect array only; the
+    last ``joined`` of them share a round with the one before them."""
     chunk_channels: int
     chunk_rows: int
     tile_rows: int
@@ -63,6 +64,12 @@ class Tiling:
     tiles_per_pass: int
     passes: int
     phases: int = 1
+    joined: int = 0
+
+    @property
+    def phase_rounds(self) -> int:
+        """Rounds of each chunk."""
+        return self.phases - self.joined
 
 
 def stored_channels(channels: int, config: AcceleratorConfig) -> int:
@@ -152,6 +159,9 @@ def _problems(geometry, tiling, config):
     aligned = 2 * SEGMENT if geometry.pool else SEGMENT
     if not 1 <= tiling.phases <= most_phases:
         yield f"phases must be 1 to {most_phases} in the {config.array} array, not {tiling.phases}"
+    most_joined = min(tiling.phases, ROUND_PHASES) - 1
+    if not 0 <= tiling.joined <= most_joined:
+        yield f"of {tiling.phases} phases 0 to {most_joined} may be joined, not {tiling.joined}"
     if channels < geometry.in_channels and channels % config.block:
         yield f"chunk_channels must be a multiple of {config.block} or all channels, not {channels}"
     if weights > config.weight_depth:
@@ -166,7 +176,7 @@ def _problems(geometry, tiling, config):
         yield f"tile_rows must be even with pooling, not {tiling.tile_rows}"
     if geometry.pool and max(pooled_length(end - first, geometry.pool) for first, end in spans) > config.pool_columns:
         yield f"a tile of {tiling.tile_columns} columns has more than {config.pool_columns} pooled columns"
-    if keeps_sums(chunks * tiling.phases, config) and ceil_div(max(windows), config.groups) > config.sum_windows:
+    if keeps_sums(chunks * tiling.phase_rounds, config) and ceil_div(max(windows), config.groups) > config.sum_windows:
         yield f"a pass of {max(windows)} windows does not fit {config.groups} x {config.sum_windows} partial sums"
     if len(windows) != tiling.passes:
         yield f"there are {len(windows)} passes, not {tiling.passes}"

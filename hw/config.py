@@ -9,6 +9,8 @@ from dataclasses import dataclass, fields
 SEGMENT = 4
 #: Channels of a word that are unpacked in a cycle for the intersect array.
 UNPACKED = 16
+#: Phases of the weights that may share a round in the intersect array.
+ROUND_PHASES = 4
 #: Width of the AXI4 data bus in bits; one transfer of it is a beat.
 BEAT = 64
 #: Widths, in bits, of the quantities that a descriptor carries. They bound what the hardware can run.

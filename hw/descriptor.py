@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from .config import CHANNEL_BITS, COLUMN_BITS, LOCAL_BITS, ROW_BITS
 
 #: First word of every descriptor: "ZSK" and the version of the layout.
-MAGIC = 0x5A534B03
+MAGIC = 0x5A534B04
 #: Size of a descriptor in DRAM; word ``n`` (32 bits, little endian) lies at byte ``4 * n``. Unused words are zero.
 DESCRIPTOR_BYTES = 192
 
@@ -78,7 +78,9 @@ FIELDS = _fields(
     ("stop_phase", 3, 0, 6, "Intersect array: from this phase on, less than phases, a sum below 0 is final; 0: never. "
      "Only with clamp_low 0 and unsigned input."),
     ("predict", 1, 0, None, "Intersect array: 1: a sum below its lane's threshold after phase 0 becomes negative. Only "
-     "with clamp_low 0 and 2 phases or more."),
+     "with clamp_low 0, and in a round of its own."),
+    ("joined", 2, 0, None, "Intersect array: the last phases, this many, share a round with the one before them; less "
+     "than phases. A round with phases from stop_phase on and others needs one chunk in all."),
 )
 
 #: Bits of ``error_detail`` that name the field a refused descriptor failed on: the word's index.

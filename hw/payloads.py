@@ -7,6 +7,7 @@ from .config import (
     CHANNEL_BITS,
     COLUMN_BITS,
     LOCAL_BITS,
+    ROUND_PHASES,
     ROW_BITS,
     SCALE_BITS,
     SEGMENT,
@@ -100,13 +101,14 @@ def lane_start(c: AcceleratorConfig) -> data.StructLayout:
 
 
 def phase_map(c: AcceleratorConfig) -> data.StructLayout:
-    """Which weights of ``word`` (tap * blocks + block) of ``lane`` belong to the round."""
-    return data.StructLayout({"half": 1, "lane": range(c.lanes), "word": range(c.weight_words),
+    """Which weights of a word of ``lane`` belong to a phase of the round, 0 being its first: ``word = phase * words +
+    tap * blocks + block``."""
+    return data.StructLayout({"half": 1, "lane": range(c.lanes), "word": range(ROUND_PHASES * c.weight_words),
                               "map": unsigned(c.block)})
 
 
 def phase_values(c: AcceleratorConfig) -> data.StructLayout:
-    """The weights of channels ``8 * group`` .. + 7 of a word, each in its place."""
+    """The weights of channels ``8 * group`` .. + 7 of a word (tap * blocks + block), each in its place."""
     return data.StructLayout({"half": 1, "lane": range(c.lanes), "word": range(c.weight_words),
                               "group": range(c.block_groups), "values": unsigned(BEAT)})
 
@@ -148,7 +150,8 @@ def group_job(c: AcceleratorConfig) -> data.StructLayout:
         "pass_first": 1,       # first tile of a pass and chunk: window turn and partial-sum index restart at 0
         "weights_first": 1,    # wait for the next half of the weight buffer
         "weights_last": 1,     # give that half back after this tile
-        "stop": 1,             # intersect array: a sum below 0 is final
+        "joined": range(ROUND_PHASES),     # intersect array: phases of the round, less one
+        "stop_part": unsigned(3),          # the first of them in which a sum below 0 is final
         "predict": 1,          # intersect array: a sum that ends this job below its lane's threshold is final, as -1
         "lanes": range(c.lanes + 1), "words": range(c.window_words + 1),
     })

@@ -142,7 +142,7 @@ def _estimator(network, x, config):
 
     def cycles(layer, classes):
         inputs = [gather(maps, layer.inputs)]
-        return min(choose_layer(network, layer, config, densities, profile(layer, inputs, config, phases))
+        return min(choose_layer(network, layer, config, densities, profile(layer, inputs, config, *phases))
                    .cost.cycles for phases in phase_counts(layer, config, classes))
     return cycles
 

@@ -21,7 +21,7 @@ from hw.configs import CONFIGS
 from hw.descriptor import DESCRIPTOR_BYTES, FIELD_BY_NAME, unpack
 from hw.registers import ERRORS
 from sim_tests.golden_model.random_layers import DENSITIES, random_layer, random_map
-from sim_tests.golden_model.random_networks import random_network
+from sim_tests.golden_model.random_networks import random_network, random_phases
 
 pytestmark = pytest.mark.cosim
 
@@ -43,7 +43,8 @@ def tiled_products(layer, x, choice, config):
     """Products of the intersect array, with the windows that tiles share counted for each tile."""
     tiling, geometry = choice.tiling, choice.geometry
     windows = np.concatenate([tasks.products.sum((0, 3), np.int64) for tasks in walk_tasks(
-        layer, x, tiling, phase_weights(layer, tiling.phases), stop_phase(layer, tiling.phases), block=config.block)])
+        layer, x, tiling, phase_weights(layer, tiling.phases, tiling.joined), stop_phase(layer, tiling.phases),
+        block=config.block)])
     return sum(int(windows[top:bottom, left:right].sum())
                for top, bottom in tile_spans(geometry.out_height, tiling.tile_rows, geometry.tile_overlap)
                for left, right in tile_spans(geometry.out_width, tiling.tile_columns, geometry.tile_overlap))
@@ -51,7 +52,7 @@ def tiled_products(layer, x, choice, config):
 
 def check(config, network, x, *, seed, stalls, latency=30, simulator=None):
     """Run and compare every output of every layer; the lane cycles must be those of the tiling, and of the phases."""
-    program = compile_network(network, config)
+    program = compile_network(network, config, work=random_phases(np.random.default_rng(seed), network, config))
     expected, results = run_network(network, x)
     board = simulator or Simulator(config, memory_bytes=MEMORY, base=program.base, seed=seed, stalls=stalls,
                                    read_latency=latency, assertions=True)
@@ -231,7 +232,7 @@ def test_bad_descriptor_ends_in_an_error_and_the_next_run_is_right(field, value,
 def test_fuzzed_descriptors_never_hang(config):
     """Any bits in a descriptor: the run ends, done or with an error, and a later good one is right."""
     # The broadcast array takes one value of these.
-    constant = {"magic"} if config.intersect else {"magic", "phases", "stop_phase", "predict"}
+    constant = {"magic"} if config.intersect else {"magic", "phases", "stop_phase", "predict", "joined"}
     network, x = small_program(config)
     program = compile_network(network, config)
     good = program.segments[0]

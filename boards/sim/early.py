@@ -18,8 +18,8 @@ def count_early(program: Program, layer: QuantisedLayer, x: np.ndarray, result: 
     """
     if not program.config.intersect:
         return None
-    work, phases = layer_tasks(program, layer, x), program.choices[layer.name].tiling.phases
-    products = work.products.sum(1).reshape(phases, -1).sum(1).tolist()
+    work = layer_tasks(program, layer, x)
+    products = work.products.sum(1).tolist()
     return {"skipping": int(work.skipping.sum()), "products": products + [0] * (MAX_PHASES - len(products)),
             "outputs": result.full.size, "stopped": int(work.stopped.sum()), "predicted": result.predicted,
             "missed": result.missed}
@@ -28,8 +28,8 @@ def count_early(program: Program, layer: QuantisedLayer, x: np.ndarray, result: 
 def layer_tasks(program: Program, layer: QuantisedLayer, x: np.ndarray) -> TaskCounts:
     """The tasks of ``layer``, as ``program`` runs it on the intersect array, for its input ``x[C, H, W]``."""
     tiling = program.choices[layer.name].tiling
-    return count_tasks(layer, x, tiling, phase_weights(layer, tiling.phases), stop_phase(layer, tiling.phases),
-                       block=program.config.block)
+    return count_tasks(layer, x, tiling, phase_weights(layer, tiling.phases, tiling.joined),
+                       stop_phase(layer, tiling.phases), block=program.config.block)
 
 
 def early_sentence(early: dict) -> str:

@@ -113,7 +113,7 @@
 #define ZEROSKIP_COUNTERS 10u  /* Number of counters. */
 
 /* Layer descriptor: 32-bit words, by index. */
-#define ZEROSKIP_DESCRIPTOR_MAGIC 0x5a534b03u  /* Value of word magic. */
+#define ZEROSKIP_DESCRIPTOR_MAGIC 0x5a534b04u  /* Value of word magic. */
 #define ZEROSKIP_DESCRIPTOR_BYTES 192u  /* Distance between two descriptors. */
 #define ZEROSKIP_DESCRIPTOR_DENSE_IN 1u  /* 0 to 1: 1: the input is a dense map (golden/README.md), 0: a compressed one. */
 #define ZEROSKIP_DESCRIPTOR_SIGNED_IN 2u  /* 0 to 1: 1: input values are signed, 0: unsigned. */
@@ -153,6 +153,7 @@
 #define ZEROSKIP_DESCRIPTOR_POOL_SEGMENT_BYTES 36u  /* 0 to 1048575: Bytes from one segment of it to the next. */
 #define ZEROSKIP_DESCRIPTOR_PHASES 37u  /* 1 to 7: Intersect array: phases of the weights. Broadcast array: 1. */
 #define ZEROSKIP_DESCRIPTOR_STOP_PHASE 38u  /* 0 to 6: Intersect array: from this phase on, less than phases, a sum below 0 is final; 0: never. Only with clamp_low 0 and unsigned input. */
-#define ZEROSKIP_DESCRIPTOR_PREDICT 39u  /* 0 to 1: Intersect array: 1: a sum below its lane's threshold after phase 0 becomes negative. Only with clamp_low 0 and 2 phases or more. */
+#define ZEROSKIP_DESCRIPTOR_PREDICT 39u  /* 0 to 1: Intersect array: 1: a sum below its lane's threshold after phase 0 becomes negative. Only with clamp_low 0, and in a round of its own. */
+#define ZEROSKIP_DESCRIPTOR_JOINED 40u  /* 0 to 3: Intersect array: the last phases, this many, share a round with the one before them; less than phases. A round with phases from stop_phase on and others needs one chunk in all. */
 
 #endif

@@ -17,6 +17,8 @@
 #define MAX_SLOT_BYTES (MAX_BLOCK * 8u)
 #define BROADCAST 0u
 #define INTERSECT 1u
+/* Most phases of the weights that share a round. */
+#define ROUND_PHASES 4u
 #define PAGE 4096u
 #define ADDRESS_SPACE ((uint64_t)1 << 32)
 
@@ -400,6 +402,7 @@ static enum zs_error check_descriptor(struct zs_image *image, const uint8_t *ent
         {WORD(KERNEL_ROWS) <= 7, AT(KERNEL_ROWS)}, {WORD(KERNEL_COLUMNS) <= 7, AT(KERNEL_COLUMNS)},
         {!intersect || SIZE(CHUNK_CHANNELS), AT(CHUNK_CHANNELS)},
         {!intersect || WITHIN(CHUNK_ROWS, 7), AT(CHUNK_ROWS)}, {!intersect || WITHIN(PHASES, 7), AT(PHASES)},
+        {!intersect || WORD(JOINED) < least(WORD(PHASES), ROUND_PHASES), AT(JOINED)},
     };
     const enum zs_error error = CHECK_ALL(image, ZS_ERROR_IMAGE_DESCRIPTOR, entry, sizes);
     if (error)
@@ -470,7 +473,7 @@ static uint32_t count_ones(const uint8_t *bytes, uint32_t count)
     return ones;
 }
 
-/* A lane of a round: its start, its maps, and a value for each bit that is set in them. */
+/* A lane of a round: its start, its maps of all phases, and a value for each bit that is set in them. */
 static bool skip_lane(struct weights *weights, uint32_t map_bytes)
 {
     const uint32_t maps = weights->at + BEAT_BYTES;
@@ -478,19 +481,22 @@ static bool skip_lane(struct weights *weights, uint32_t map_bytes)
            skip(weights, whole_beats(count_ones(weights->bytes + maps, map_bytes)));
 }
 
-/* All rounds of a kernel block: phases, in each the chunks of channels, in each those of kernel rows. */
+/* All rounds of a kernel block: phases, the last ones joined, for each the chunks of channels, in each those of kernel
+ * rows. */
 static bool skip_rounds(struct weights *weights, const struct zs_image *image, const uint8_t *entry, uint32_t lanes)
 {
-    const uint32_t channels = WORD(IN_CHANNELS), rows = WORD(KERNEL_ROWS);
-    for (uint32_t phase = 0; phase < WORD(PHASES); ++phase)
+    const uint32_t channels = WORD(IN_CHANNELS), rows = WORD(KERNEL_ROWS), last = WORD(PHASES) - WORD(JOINED) - 1;
+    for (uint32_t phase = 0; phase <= last; ++phase) {
+        const uint32_t phases = phase < last ? 1 : WORD(JOINED) + 1;
         for (uint32_t channel = 0; channel < channels; channel += WORD(CHUNK_CHANNELS))
             for (uint32_t row = 0; row < rows; row += WORD(CHUNK_ROWS)) {
                 const uint32_t taps = least(WORD(CHUNK_ROWS), rows - row) * WORD(KERNEL_COLUMNS);
                 const uint64_t blocks = divide_up(least(WORD(CHUNK_CHANNELS), channels - channel), image->block);
                 for (uint32_t lane = 0; lane < lanes; ++lane)
-                    if (!skip_lane(weights, taps * (uint32_t)blocks * image->block / 8))
+                    if (!skip_lane(weights, phases * taps * (uint32_t)blocks * image->block / 8))
                         return false;
             }
+    }
     return true;
 }
 

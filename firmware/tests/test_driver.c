@@ -1,7 +1,8 @@
 /* Unit tests of the driver: test_driver IMAGE INTERSECT.
  *
  * IMAGE: a network with a dense input map "input", a layer "a" with ReLU and pooling and a layer "b" without pooling.
- * INTERSECT: one for the intersect array, whose first layer has more output channels than there are lanes.
+ * INTERSECT: one for the intersect array, whose first layer has more output channels than there are lanes, and joined
+ * phases behind one that has a round of its own.
  * Prints each failed check; exit status 1 if there is one.
  */
 #include "fake.h"
@@ -336,7 +337,13 @@ static void test_image_weights(void)
     ACCEPT(rounds, 4, 0xffffffffu);
     REFUSE_AT(rounds + 8, 4, 0xffffffffu, error, first);
     const size_t phases = descriptor_at(0, ZEROSKIP_DESCRIPTOR_PHASES);
-    REFUSE_AT(phases, 4, get32(original + phases) + 1, error, first);
+    const size_t joined = descriptor_at(0, ZEROSKIP_DESCRIPTOR_JOINED);
+    const uint32_t all = get32(original + phases), together = get32(original + joined);
+    CHECK(together > 0 && together + 1 < all);
+    REFUSE_AT(phases, 4, all + 1, error, first);
+    REFUSE_AT(joined, 4, 0, error, first);
+    REFUSE_AT(joined, 4, together - 1, error, first);
+    REFUSE_AT(joined, 4, together + 1, error, first);
     REFUSE_AT(descriptor_at(0, ZEROSKIP_DESCRIPTOR_OUT_CHANNELS), 4, good.lanes + 1, error, second);
     REFUSE_AT(segment_at(1) + 4, 4, get32(original + segment_at(1) + 4) - 8, error, second);
 
@@ -344,6 +351,9 @@ static void test_image_weights(void)
     const size_t address = descriptor_at(0, ZEROSKIP_DESCRIPTOR_WEIGHT_ADDRESS);
     REFUSE(phases, 4, 0, field);
     REFUSE(phases, 4, 8, field);
+    REFUSE(joined, 4, all, field);
+    REFUSE(joined, 4, 0xffffffffu, field);
+    REFUSE_AT(phases, 4, together, field, joined);
     REFUSE(descriptor_at(0, ZEROSKIP_DESCRIPTOR_CHUNK_CHANNELS), 4, 0, field);
     REFUSE(descriptor_at(0, ZEROSKIP_DESCRIPTOR_CHUNK_ROWS), 4, 0, field);
     REFUSE(address, 4, good.link_base + good.descriptor_offset, field);

@@ -1,7 +1,7 @@
 """Clusters, what joins their sums, and the tile unpacker. RTL: hw/array/intersect/."""
 from numba import njit
 
-from golden.tasks import walk_task
+from golden.tasks import walk_step
 from hw.config import SEGMENT
 
 from .element import DEAD_AT, LAST, takes_task
@@ -236,17 +236,20 @@ def _begin(run, layer, job, cluster, element, words, at, operands):
     row, column = job.y + cluster.held_row, job.x + cluster.held_column
     x_pitch = layer.x_columns * layer.in_blocks
     lane_words = layer.kernel_rows * layer.kernel_columns * layer.in_blocks
-    products, number, total, stopped = walk_task(
-        x_maps, x_values, w_maps, w_values,
-        layer.x_at + row * layer.stride * x_pitch + column * layer.stride * layer.in_blocks, x_pitch,
-        layer.maps_at + (job.phase * layer.out_channels + lane) * lane_words, layer.in_blocks, layer.kernel_columns,
-        job.block, job.block + job.blocks, job.kernel_row, job.kernel_row + job.kernel_rows, job.stop, cluster.value,
-        words)
-    words[job.kernel_rows * layer.kernel_columns * job.blocks - 1] |= LAST
-    if stopped:
-        for n in range(number - 1):
-            products -= words[n]
-        words[number - 1] |= products << DEAD_AT
+    x_at = layer.x_at + row * layer.stride * x_pitch + column * layer.stride * layer.in_blocks
+    w_at = layer.maps_at + (job.phase * layer.out_channels + lane) * lane_words
+    count, total, stopped = job.kernel_rows * layer.kernel_columns * job.blocks, cluster.value, False
+    for part in range(job.joined + 1):
+        step, before = words[part * count:], stopped
+        products, number, total, stopped = walk_step(
+            x_maps, x_values, w_maps, w_values, x_at, x_pitch, w_at + part * layer.out_channels * lane_words,
+            layer.in_blocks, layer.kernel_columns, job.block, job.block + job.blocks, job.kernel_row,
+            job.kernel_row + job.kernel_rows, part >= job.stop_part, before, total, step)
+        if stopped and not before:
+            for n in range(number - 1):
+                products -= step[n]
+            step[number - 1] |= products << DEAD_AT
+    words[(job.joined + 1) * count - 1] |= LAST
     which = 0 if element.parity else 1
     element.outcomes[which], element.places[which], element.busy[which] = total, cluster.address, 1
     element.jobs[which] = cluster.parity

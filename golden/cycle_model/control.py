@@ -1,7 +1,7 @@
 """Descriptors, the loops over jobs, the log. RTL: hw/control/, hw/accelerator.py."""
 from numba import njit
 
-from hw.config import SEGMENT
+from hw.config import ROUND_PHASES, SEGMENT
 from hw.descriptor import DESCRIPTOR_BYTES
 from hw.registers import LOG_BYTES
 
@@ -154,14 +154,16 @@ def _make_job(run, control, layer, job):
     job.words = (job.lanes + run.block - 1) // run.block * run.block_words
     job.out_block = control.channels_done // run.block
     job.phase, job.kernel_row = control.phase, control.row
-    job.stop = layer.stop_phase > 0 and control.phase >= layer.stop_phase
+    job.joined = layer.joined if control.phase + layer.joined + 1 == layer.phases else 0
+    job.stop_part = max(0, layer.stop_phase - control.phase) if layer.stop_phase else ROUND_PHASES
+    job.stop = job.stop_part == 0
     job.first_chunk = control.channel == 0 and control.row == 0 and control.phase == 0
     control.last_rows = layer.kernel_rows - control.row <= layer.chunk_rows
     control.last_channels = layer.in_channels - control.channel <= layer.chunk_channels
     job.predict = layer.predict and control.last_rows and control.last_channels and control.phase == 0
-    job.last_chunk = control.last_rows and control.last_channels and control.phase + 1 == layer.phases
+    job.last_chunk = control.last_rows and control.last_channels and control.phase + layer.joined + 1 == layer.phases
     single = (layer.chunk_channels >= layer.in_channels and layer.chunk_rows >= layer.kernel_rows
-              and layer.phases == 1)
+              and layer.phases == layer.joined + 1)
     control.map_end = (y + layer.tile_rows + layer.tile_overlap >= layer.out_height
                        and x + layer.tile_columns + layer.tile_overlap >= layer.out_width)
     control.pass_end = control.map_end or control.tile == layer.tiles_per_pass - 1

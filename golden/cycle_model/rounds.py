@@ -36,11 +36,12 @@ def step_rounds(run, weights, layers, bus, ports, buffer, scales, maps, beats, t
     loads = offered and loader_idle and is_free(buffer)
     if loads:
         weights.loader, weights.lane, weights.now_lanes = START, 0, weights.lanes
-        weights.words, weights.word = weights.offer_words, 0
+        weights.words, weights.word, weights.now_maps, weights.map_number = weights.offer_words, 0, weights.maps, 0
         layer = layers[weights.walk_layer]
         taps = layer.kernel_columns * layer.in_blocks
         weights.now_blocks, weights.all_blocks = weights.blocks, layer.in_blocks
         weights.lane_words = layer.kernel_rows * taps
+        weights.map_pitch = layer.out_channels * weights.lane_words
         weights.map_at = (layer.maps_at
                           + (weights.phase * layer.out_channels + weights.first_lane) * weights.lane_words
                           + weights.row * taps + weights.block)
@@ -61,7 +62,7 @@ def step_rounds(run, weights, layers, bus, ports, buffer, scales, maps, beats, t
 
 @njit(**OPTIONS)
 def _single(layer):
-    return (layer.phases == 1 and layer.chunk_rows >= layer.kernel_rows
+    return (layer.phases == layer.joined + 1 and layer.chunk_rows >= layer.kernel_rows
             and layer.chunk_channels >= layer.in_channels)
 
 
@@ -151,6 +152,7 @@ def _offer(run, weights, layer, cycles):
     weights.rows = min(layer.kernel_rows - weights.row, layer.chunk_rows)
     weights.lanes = min(layer.out_channels - weights.first_lane, run.lanes)
     weights.offer_words = weights.rows * layer.kernel_columns * weights.blocks
+    weights.maps = layer.joined + 1 if weights.phase + layer.joined + 1 == layer.phases else 1
 
 
 @njit(**OPTIONS)
@@ -165,7 +167,7 @@ def _advance(run, weights, layer):
             weights.channel = 0
             weights.phase += 1
             cycles = PHASE_WALK
-            if weights.phase == layer.phases:
+            if weights.phase + layer.joined == layer.phases:
                 weights.phase = 0
                 weights.left_passes -= 1
                 cycles = PASS_WALK
@@ -197,17 +199,17 @@ def _load(weights, run, maps, buffer, beat):
     if step:
         weights.mask = 0
     if state == START:
-        weights.word = weights.part = 0
+        weights.word = weights.part = weights.map_number = 0
         if empty and beat:
             popped = True
             weights.loader = MAPS
     elif state == MAPS:
         if beat:
             weights.weight_beats += 1
-            last = weights.word == weights.words - 1
+            weights.map_number += 1
+            last = weights.map_number == weights.words * weights.now_maps
             popped = last or weights.part == BEAT // run.block - 1
             weights.part = (weights.part + 1) % (BEAT // run.block)
-            weights.word = 0 if last else weights.word + 1
             if last:
                 weights.loader = READ
     elif state == READ:
@@ -227,6 +229,8 @@ def _step_values(run, weights, maps):
     at = (weights.map_at + weights.lane * weights.lane_words
           + weights.word // weights.now_blocks * weights.all_blocks + weights.word % weights.now_blocks)
     bits, last_word, pending = maps[at], weights.word == weights.words - 1, 0
+    for phase in range(1, weights.now_maps):
+        bits |= maps[at + phase * weights.map_pitch]
     for group in range(run.block // GROUP):
         if bits >> (GROUP * group) & 255 or last_word and group == run.block // GROUP - 1:
             pending |= 1 << group

@@ -9,7 +9,7 @@ from golden.layer import LayerResult, QuantisedLayer
 from golden.network import QuantisedNetwork, gather
 from golden.tasks import Operands, pack_operands
 from golden.tiling import Geometry, Tiling, ceil_div, chunk_spans, pooled_length
-from hw.config import BEAT, LOCAL_BITS, SEGMENT, UNPACKED, AcceleratorConfig
+from hw.config import BEAT, LOCAL_BITS, ROUND_PHASES, SEGMENT, UNPACKED, AcceleratorConfig
 from hw.descriptor import DESCRIPTOR_BYTES, FIELDS, unpack
 from hw.registers import COUNTERS
 
@@ -144,7 +144,8 @@ def layer_work(fields: Mapping[str, int], inputs: Sequence[np.ndarray], full: np
 
 def model_network(network: QuantisedNetwork, maps: Mapping[str, np.ndarray], results: Mapping[str, LayerResult],
                   descriptors: bytes, config: AcceleratorConfig, *,
-                  split: Callable[[QuantisedLayer, int], np.ndarray] | None = None, memory: MemoryTiming | None = None,
+                  split: Callable[[QuantisedLayer, int, int], np.ndarray] | None = None,
+                  memory: MemoryTiming | None = None,
                   descriptor_address: int = 0, log_address: int = 0) -> ModelledRun:
     """The counters of every layer of a network that runs on one input.
 
@@ -156,7 +157,7 @@ def model_network(network: QuantisedNetwork, maps: Mapping[str, np.ndarray], res
         The packed descriptors of the layers, in their order: tilings and addresses (``Program.segments[0][1]``).
     config : AcceleratorConfig
     split : callable
-        Intersect array: ``split(layer, phases)`` gives the weights of each phase, ``[phases, O, C, kh, kw]``:
+        Intersect array: ``split(layer, phases, joined)`` gives the weights of each phase, ``[phases, O, C, kh, kw]``:
         ``compiler.phases.phase_weights`` for what the compiler made.
     memory : MemoryTiming, optional
     descriptor_address, log_address : int
@@ -178,8 +179,8 @@ def model_network(network: QuantisedNetwork, maps: Mapping[str, np.ndarray], res
         try:
             work = layer_work(fields, inputs, result.full if fields["write_full"] else None, result.pooled, config)
             if config.intersect and split:
-                operands = pack_operands(layer, gather(maps, layer.inputs), split(layer, fields["phases"]),
-                                         config.block)
+                weights = split(layer, fields["phases"], fields["joined"])
+                operands = pack_operands(layer, gather(maps, layer.inputs), weights, config.block)
                 work = replace(work, operands=operands, starts=np.stack(layer.starts))
             layers.append(work)
         except ValueError as error:
@@ -226,7 +227,7 @@ def model_run(layers: Sequence[LayerWork], config: AcceleratorConfig, *, memory:
     counts = [np.concatenate([np.zeros(0, np.uint16), *parts]) for parts in arrays]
     if config.intersect:
         totals, cycles = simulate_intersect(run, records, *counts, *_place_operands(layers, records, config),
-                                            config.weight_words)
+                                            ROUND_PHASES * config.weight_words)
     else:
         totals, cycles = simulate(run, records, *counts)
     if cycles < 0:
@@ -268,9 +269,11 @@ def _round_beats(operands, fields, config):
     for first, end in chunk_spans(fields["in_channels"], fields["chunk_channels"]):
         for row, row_end in chunk_spans(fields["kernel_rows"], fields["chunk_rows"]):
             chunk = counts[:, :, row:row_end, :, first // config.block:ceil_div(end, config.block)]
-            maps = ceil_div(chunk[0, 0].size * config.block, BEAT)
             values = chunk.sum((2, 3, 4), np.int64)
-            beats += (1 + maps + ceil_div(values, config.values_per_beat)).sum(0)
+            last = len(values) - 1 - fields["joined"]
+            for phases in [*([phase] for phase in range(last)), range(last, len(values))]:
+                maps = ceil_div(len(phases) * chunk[0, 0].size * config.block, BEAT)
+                beats += 1 + maps + ceil_div(values[phases].sum(0), config.values_per_beat)
     return np.add.reduceat(beats, np.arange(0, len(beats), config.lanes))
 
 

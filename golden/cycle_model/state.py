@@ -55,7 +55,7 @@ LAYER = record(*(field.name for field in FIELDS), "words_at", "slots_at", "full_
 JOB = record("rows", "columns", "y", "x", "row_first", "column_first", "in_rows", "segment", "segments", "row",
              "blocks", "block", "out_block", "kernel_rows", "kernel_columns", "first_chunk", "last_chunk",
              "pass_first", "weights_first", "weights_last", "scales_first", "scales_last", "lanes", "words",
-             "phase", "kernel_row", "stop", "predict")
+             "phase", "joined", "stop_part", "kernel_row", "stop", "predict")
 #: A client of the bus: the rest of its request, and the burst that waits to be issued.
 PORT = record("active", "place", "left", "burst", "burst_beats", "ready")
 #: One side of the bus: scheduler, bursts on their way to the memory, the memory, a register of beats.
@@ -107,6 +107,6 @@ JOINER = record("step", "free", "level", "ends_in", "ends_out", "working", "busy
 ROUNDS = record("planner", "new_layer", "state", "layer", "left", "kernel", "place", "passes", "beats", "header",
                 "rounds_at", "ahead", "inner", "out", "walker", "wait", "walk_layer", "first_lane", "lanes", "phase",
                 "channel", "row", "rows", "left_passes", "block", "blocks", "offer_words", "loader", "lane",
-                "now_lanes", "now_blocks", "all_blocks", "lane_words", "map_at", "words", "word", "part", "mask",
-                "mask_count", "mask_last", "ahead_groups", "unpack", "needs", "left_values", "unpacked",
-                "weight_beats")
+                "now_lanes", "now_maps", "maps", "map_number", "map_pitch", "now_blocks", "all_blocks", "lane_words",
+                "map_at", "words", "word", "part", "mask", "mask_count", "mask_last", "ahead_groups", "unpack", "needs",
+                "left_values", "unpacked", "weight_beats")

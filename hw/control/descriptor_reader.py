@@ -57,12 +57,18 @@ def _phase_relations(layer, config):
     """The same for the fields of the intersect array: the broadcast array has none of what they ask for."""
     stops = layer.stop_phase != 0
     if not config.intersect:
-        return [("phases", layer.phases != 1), ("stop_phase", stops), ("predict", layer.predict)]
+        return [("phases", layer.phases != 1), ("stop_phase", stops), ("predict", layer.predict),
+                ("joined", layer.joined != 0)]
+    rounds = layer.phases - layer.joined
+    chunks = (layer.chunk_channels < layer.in_channels) | (layer.chunk_rows < layer.kernel_rows)
     # Without a ReLU, or with inputs below 0, a sum below 0 is not final.
     return [
         ("phases", (layer.phases == 1) & (stops | layer.predict)),
         ("stop_phase", (layer.stop_phase >= layer.phases) | stops & (layer.signed_in | (layer.clamp_low < 0))),
         ("predict", layer.predict & (layer.clamp_low < 0)),
+        # Sums are predicted behind a round; weights above 0 of another chunk would follow a stop.
+        ("joined", (rounds < 1) | layer.predict & (rounds == 1) | (layer.joined != 0) & stops & chunks
+         & (layer.stop_phase >= rounds)),
     ]
 
 

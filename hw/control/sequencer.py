@@ -16,9 +16,10 @@ from .tile_geometry import TileGeometry
 class Sequencer(wiring.Component):
     """For each layer: for each kernel block, pass, phase, channel chunk, row chunk and tile, send one job.
 
-    A phase and a chunk are a round; the broadcast array has one phase. A job goes to ``o_load`` and ``o_group``, and
-    with the last round also to ``o_collect``. A layer ends when all jobs are taken and ``i_idle`` has been up for
-    ``SETTLE`` cycles; only then the next one begins: it reads what this one wrote.
+    A phase and a chunk are a round; the last ``joined`` phases share that of the one before; the broadcast array has
+    one phase. A job goes to ``o_load`` and ``o_group``, with the last round also to ``o_collect``. A layer ends when
+    all jobs are taken and ``i_idle`` has been up for ``SETTLE`` cycles; only then the next one begins: it reads what
+    this one wrote.
 
     Flow control: a job takes ``TileGeometry.LATENCY + 6`` cycles or more.
 
@@ -137,7 +138,7 @@ class Sequencer(wiring.Component):
             self._last_rows.eq(rows_left <= layer.chunk_rows),
             self._chunk_rows.eq(Mux(rows_left <= layer.chunk_rows, rows_left, layer.chunk_rows)),
             self._single.eq((layer.chunk_channels >= layer.in_channels) & (layer.chunk_rows >= layer.kernel_rows)
-                            & (layer.phases == 1)),
+                            & (layer.phases == layer.joined + 1)),
             self._map_end.eq(geometry.o_rows.last & geometry.o_columns.last),
             self._tile_last.eq(self._tile == layer.tiles_per_pass - 1),
             self._pass_last.eq(self._pass == layer.passes - 1),
@@ -150,7 +151,7 @@ class Sequencer(wiring.Component):
         ]
         # Phases that cannot be take no logic.
         if self.config.intersect:
-            m.d.sync += self._last_phase.eq(self._phase == layer.phases - 1)
+            m.d.sync += self._last_phase.eq(self._phase + layer.joined == layer.phases - 1)
         else:
             m.d.comb += self._last_phase.eq(1)
         m.d.comb += [
@@ -193,11 +194,16 @@ class Sequencer(wiring.Component):
             dense=layer.dense_in, signed=layer.signed_in, first_chunk=first_round, last_chunk=self._last_round,
             pass_first=pass_first, weights_first=Mux(self._single, map_first, pass_first),
             weights_last=Mux(self._single, self._map_end, self._pass_end), lanes=self._lanes, words=words,
-            stop=(layer.stop_phase != 0) & (self._phase >= layer.stop_phase),
+            joined=Mux(self._last_phase, layer.joined, 0), stop_part=self._stop_part(),
             predict=layer.predict & (self._phase == 0) & self._last_chunk).items()]
         m.d.comb += [self.o_collect.p[name].eq(value) for name, value in dict(
             rows=rows.windows, columns=columns.windows, y=self._y, x=self._x, block=self._channels_done >> shift,
             words=words, pass_first=pass_first, scales_first=map_first, scales_last=self._map_end).items()]
+
+    def _stop_part(self):
+        """The first phase of the round in which a sum below 0 is final; 7 if none is."""
+        stop, phase = self.o_layer.stop_phase, self._phase
+        return Mux(stop == 0, 7, Mux(phase >= stop, 0, stop - phase))
 
     def _restart(self, m):
         """The first tile of the first kernel block."""

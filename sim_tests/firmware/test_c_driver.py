@@ -1,4 +1,5 @@
 """The C driver on this machine: unit tests in C, maps compared with golden, damaged images; all with sanitizers."""
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -36,8 +37,13 @@ def network_for(config, rng, channels=3):
 
 
 def image_for(config, folder, seed, channels=3):
-    """A program and the path of its image."""
-    program = compile_network(network_for(config, np.random.default_rng(seed), channels), config)
+    """A program and the path of its image; in the intersect array two of the four phases of the first layer share a
+    round with the one before them."""
+    network = network_for(config, np.random.default_rng(seed), channels)
+    program = compile_network(network, config)
+    if config.intersect:
+        tiling = replace(program.choices["a"].tiling, phases=4, joined=2)
+        program = compile_network(network, config, tilings={"a": tiling})
     path = folder / f"{config.name}-{channels}.zsn"
     write_image(program, path)
     return program, path

@@ -1,6 +1,7 @@
 """Network images: what the compiler writes, what the readers of both drivers take and refuse."""
 import ctypes
 import dataclasses
+import functools
 import itertools
 import random
 import struct
@@ -54,14 +55,26 @@ def data(program):
     return image_bytes(program)
 
 
+@functools.cache
+def intersect_image(phases=5, joined=0, predicts=True):
+    """An image of the intersect array: a layer, unless told with a prediction, of several phases, chunks and kernel
+    blocks; without a prediction its input is signed, so that any phases may be joined."""
+    chain = network(channels=20, signed=not predicts, predicts=predicts)
+    tiling = compile_network(chain, INTERSECT).choices["first"].tiling
+    assert INTERSECT.lanes < 18
+    tiling = dataclasses.replace(tiling, chunk_channels=16, chunk_rows=3, phases=phases, joined=joined)
+    return image_bytes(compile_network(chain, INTERSECT, tilings={"first": tiling}))
+
+
 @pytest.fixture(scope="module")
 def intersect_data():
-    """An image of the intersect array: a layer with a prediction, of several phases, chunks and kernel blocks."""
-    chain = network(channels=20, predicts=True)
-    tiling = compile_network(chain, INTERSECT).choices["first"].tiling
-    assert tiling.phases > 1 and INTERSECT.lanes < 18
-    tiling = dataclasses.replace(tiling, chunk_channels=16, chunk_rows=3)
-    return image_bytes(compile_network(chain, INTERSECT, tilings={"first": tiling}))
+    return intersect_image()
+
+
+@pytest.fixture(scope="module")
+def joined_data():
+    """The last three phases of the first layer share a round."""
+    return intersect_image(joined=2)
 
 
 @pytest.fixture(scope="module")
@@ -422,6 +435,8 @@ WEIGHT_DAMAGE = {
     "no bits in a map": lambda data: ("Q", second_block(data) + 16 + INTERSECT.lanes * 16, lambda bits: 0),
     "a phase more": lambda data: ("I", descriptor_at(data, 0, "phases"), 1),
     "a phase less": lambda data: ("I", descriptor_at(data, 0, "phases"), -1),
+    "a joined phase more": lambda data: ("I", descriptor_at(data, 0, "joined"), 1),
+    "two joined phases or none": lambda data: ("I", descriptor_at(data, 0, "joined"), lambda joined: 2 - joined),
     "an output channel more": lambda data: ("I", descriptor_at(data, 0, "out_channels"), 1),
     "an output channel less": lambda data: ("I", descriptor_at(data, 1, "out_channels"), -1),
     "no second kernel block": lambda data: ("I", second_block(data), lambda beats: 0),
@@ -446,13 +461,49 @@ def with_change(data, kind, at, change):
     return changed(data, kind, at, new % (1 << 8 * struct.calcsize(kind)))
 
 
+@pytest.mark.parametrize("joined", [0, 2])
 @pytest.mark.parametrize("name", WEIGHT_DAMAGE)
-def test_weights_that_are_not_what_the_intersect_array_reads_are_refused(intersect_data, c_error, name):
-    broken = with_change(intersect_data, *WEIGHT_DAMAGE[name](intersect_data))
+def test_weights_that_are_not_what_the_intersect_array_reads_are_refused(c_error, name, joined):
+    whole = intersect_image(joined=joined)
+    broken = with_change(whole, *WEIGHT_DAMAGE[name](whole))
     with pytest.raises(ImageError, match=r"the weights of descriptor [01] from channel (0|16) on do not have the \d+ "
                                          "beats"):
         parse_image(broken)
     assert c_error(broken) == WEIGHTS
+
+
+@pytest.mark.parametrize("phases, joined", [(phases, joined) for phases in range(1, 8)
+                                            for joined in range(min(phases, 4))])
+def test_rounds_of_joined_phases_are_walked_to_their_end(c_error, phases, joined):
+    whole = intersect_image(phases, joined, predicts=False)
+    assert c_error(whole) == 0
+    image = parse_image(whole)
+    for layer in range(image.layer_count):
+        read_weights(image, layer)
+    # The last beats of the first layer are those of the joined phases.
+    broken = with_change(whole, "I", HEADER + SEGMENT + 4, -8)
+    assert c_error(broken) == WEIGHTS and not accepted(broken)
+    for other in range(min(phases, 4)):
+        wrong = changed(whole, "I", descriptor_at(whole, 0, "joined"), other)
+        assert (c_error(wrong), accepted(wrong)) == ((0, True) if other == joined else (WEIGHTS, False)), other
+
+
+@pytest.mark.parametrize("changes, sentence", [
+    ({"joined": 4}, "descriptor 0 has 0x4 in joined"), ({"joined": 0xFFFF_FFFF}, "has 0xffffffff in joined"),
+    ({"phases": 7, "joined": 4}, "has 0x4 in joined"), ({"phases": 2}, "has 0x2 in joined of 2 phases"),
+    ({"phases": 1}, "has 0x2 in joined of 1 phases"), ({"phases": 3, "joined": 3}, "has 0x3 in joined of 3 phases")])
+def test_more_phases_joined_than_there_may_be_are_refused(joined_data, c_error, changes, sentence):
+    for field, value in changes.items():
+        joined_data = changed(joined_data, "I", descriptor_at(joined_data, 0, field), value)
+    with pytest.raises(ImageError, match=sentence):
+        parse_image(joined_data)
+    assert c_error(joined_data) == DESCRIPTOR
+
+
+@pytest.mark.parametrize("field", ["phases", "joined"])
+def test_fields_of_the_intersect_array_may_be_any_in_the_broadcast_array(data, c_error, field):
+    other = changed(data, "I", descriptor_at(data, 0, field), 9)
+    assert accepted(other) and c_error(other) == 0
 
 
 @pytest.mark.parametrize("field, value, sentence", [
@@ -537,11 +588,11 @@ def mutated(data, chance):
     return sealed(broken)
 
 
-def test_both_drivers_agree_on_damaged_images(data, intersect_data, c_error):
+def test_both_drivers_agree_on_damaged_images(data, intersect_data, joined_data, c_error):
     seed = 4
     chance = random.Random(seed)
     images = [data, image_bytes(compile_network(network(channels=20), CONFIG)),
-              image_bytes(compile_network(network(signed=True), CONFIGS["small"])), intersect_data,
+              image_bytes(compile_network(network(signed=True), CONFIGS["small"])), intersect_data, joined_data,
               image_bytes(compile_network(network(), CONFIGS["snapea"]))]
     errors = dict.fromkeys(range(WEIGHTS + 1), 0)
     for number in range(10000):
@@ -597,13 +648,14 @@ def read_weights(image, layer):
         at += 8 + -(-count // block) * block * 16
         rounds = iter([loaded[at + 8 * n] for n in range(beats)])
         at += 8 * beats
-        for _ in range(fields["phases"]):
+        for phase in range(fields["phases"] - fields["joined"]):
+            shared = fields["joined"] + 1 if phase + fields["joined"] + 1 == fields["phases"] else 1
             for channel in range(0, fields["in_channels"], fields["chunk_channels"]):
                 channels = min(fields["chunk_channels"], fields["in_channels"] - channel)
                 for row in range(0, fields["kernel_rows"], fields["chunk_rows"]):
                     taps = min(fields["chunk_rows"], fields["kernel_rows"] - row) * fields["kernel_columns"]
                     for _ in range(count):
-                        read_lane(rounds, taps * -(-channels // block) * block)
+                        read_lane(rounds, shared * taps * -(-channels // block) * block)
         assert next(rounds, None) is None, "beats are left"
 
 
@@ -615,10 +667,10 @@ def read_lane(beats, bits):
         next(beats)
 
 
-@pytest.mark.parametrize("config", [CONFIG, INTERSECT], ids=lambda config: config.name)
-def test_what_is_accepted_stays_in_the_region(data, intersect_data, config):
+@pytest.mark.parametrize("kind", ["data", "intersect_data", "joined_data"])
+def test_what_is_accepted_stays_in_the_region(request, kind):
     """Random words with right CRCs: refused, or within bounds; never another exception."""
-    data = intersect_data if config.intersect else data
+    data = request.getfixturevalue(kind)
     chance = random.Random(2)
     accepted = 0
     for number in range(3000):
@@ -640,7 +692,7 @@ def test_what_is_accepted_stays_in_the_region(data, intersect_data, config):
         assert image.log_offset + image.layer_count * LOG_BYTES <= region, label
         assert all(plan.offset + plan.size <= region for plan in image.maps.values()), label
         image.relocated(0)
-        for layer in range(config.intersect and image.layer_count):
+        for layer in range(image.layer_count if kind != "data" else 0):
             read_weights(image, layer)
     assert 100 < accepted < 2900, "both happen"
 

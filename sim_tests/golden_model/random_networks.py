@@ -2,6 +2,8 @@
 from dataclasses import replace
 
 from compiler.emit import compile_network
+from compiler.phases import needs_whole, phase_counts
+from golden.cycles import even_work
 from golden.layer import Slice, Target
 from golden.network import QuantisedNetwork
 from golden.postprocess import value_limits
@@ -93,3 +95,13 @@ def random_network(rng, config, *, depth=3):
         network = replace(network, layers=tuple(
             with_prediction(rng, layer) if layer.low == 0 and rng.random() < .4 else layer for layer in network.layers))
     return network
+
+
+def random_phases(rng, network, config):
+    """For the layers of ``network`` on the intersect array any phases that the compiler may choose."""
+    found = {}
+    for layer in network.layers if config.intersect else ():
+        phases, joined = rng.choice(phase_counts(layer, config, 3))
+        work = even_work(layer.geometry(), config, phases=phases, joined=joined, density_in=.5)
+        found[layer.name] = replace(work, whole=needs_whole(layer, phases, joined))
+    return found

@@ -34,7 +34,7 @@ from hw.config import AcceleratorConfig
 from hw.configs import CONFIGS
 from hw.descriptor import DESCRIPTOR_BYTES
 from sim_tests.golden_model.random_layers import DENSITIES, random_layer, random_map, single
-from sim_tests.golden_model.random_networks import random_network
+from sim_tests.golden_model.random_networks import random_network, random_phases
 
 TINY = CONFIGS["tiny"]
 ONE = replace(TINY, name="tiny1", groups=1)
@@ -72,7 +72,8 @@ def random_program(config, seed, depth):
     network = random_network(rng, config, depth=depth)
     first = network.layers[0]
     x = random_map(rng, first.in_shape, width=config.value_width, signed=first.signed_in, density=rng.choice(DENSITIES))
-    return compile_network(network, config), x, int(rng.choice(LATENCIES))
+    program = compile_network(network, config, work=random_phases(rng, network, config))
+    return program, x, int(rng.choice(LATENCIES))
 
 
 @pytest.mark.cosim
@@ -115,6 +116,22 @@ def test_every_number_of_phases_equals_the_rtl(classes):
     work = even_work(layer.geometry(), PES, phases=1 + classes, density_in=.5)
     tiling = choose_tiling(layer.geometry(), PES, work=work).tiling
     compare(compile_network(single(layer), PES, tilings={"layer": tiling}), x, seed=classes)
+
+
+@pytest.mark.cosim
+@pytest.mark.parametrize("phases, joined, channels", [(2, 1, 10), (4, 3, 16), (3, 1, 40), (5, 3, 40), (7, 3, 35)])
+def test_phases_that_share_a_round_equal_the_rtl(phases, joined, channels):
+    """All in one round, where sums stop in the middle of it; or behind others, in several chunks; in two passes."""
+    rng = np.random.default_rng(phases)
+    layer = random_layer(rng, "layer", "input", (channels, 9, 9), width=8, kernel=(3, 3), out_channels=20,
+                         pad=(1, 1, 1, 1))
+    layer = replace(layer, bias=rng.integers(-1 << 16, 1 << 16, 20))
+    x = random_map(rng, layer.in_shape, width=8, signed=False, density=.5)
+    whole = phases == joined + 1
+    work = replace(even_work(layer.geometry(), PES, phases=phases, joined=joined, density_in=.5), whole=whole)
+    tiling = choose_tiling(layer.geometry(), PES, work=work).tiling
+    assert tiling.passes == 2 and ((tiling.chunk_channels, tiling.chunk_rows) == (channels, 3)) == whole
+    compare(compile_network(single(layer), PES, tilings={"layer": tiling}), x, seed=phases)
 
 
 @pytest.mark.cosim

@@ -99,7 +99,8 @@ WIDE, CUT = dataclasses.replace(GEOMETRY, in_channels=80, out_channels=136), Til
 
 
 def intersect(tiling=CUT, *, density_in=0.5, density_weights=1.0):
-    work = even_work(WIDE, SNAPEA, phases=tiling.phases, density_in=density_in, density_weights=density_weights)
+    work = even_work(WIDE, SNAPEA, phases=tiling.phases, joined=tiling.joined, density_in=density_in,
+                     density_weights=density_weights)
     return estimate(WIDE, tiling, SNAPEA, density_in=density_in, density_out=0.3, work=work)
 
 
@@ -116,7 +117,7 @@ def test_tasks_of_the_intersect_array_multiply_what_is_left_or_look_at_a_word_a_
     assert by_density == sorted(by_density) and by_density[0] < by_density[-1]
 
 
-def test_every_pass_unpacks_every_round_and_every_phase_reads_the_input_again():
+def test_every_pass_unpacks_every_round_and_every_round_reads_the_input_again():
     one = intersect()
     assert unpack_cycles(3, SNAPEA) == 4 + 3 + 3 * 8
     assert one.unpack == 5 * 136 * 6 * unpack_cycles(3, SNAPEA)
@@ -135,19 +136,47 @@ def test_every_pass_unpacks_every_round_and_every_phase_reads_the_input_again():
     assert [reads[1] - reads[0], reads[2] - reads[1]] == pytest.approx([more, more])
 
 
+def test_phases_that_share_a_round_read_the_input_once_and_their_maps_each():
+    found = [intersect(dataclasses.replace(CUT, phases=phases, joined=joined))
+             for phases, joined in ((2, 0), (3, 1), (5, 3))]
+    # 3 maps for each more phase in the last of two rounds of a chunk: a beat and a cycle each.
+    more = 5 * 136 * 6 * 3
+    for name in ("read", "unpack"):
+        assert [getattr(cost, name) - getattr(found[0], name) for cost in found[1:]] == [more, 3 * more], name
+
+
+def test_weights_of_one_round_in_all_are_loaded_once():
+    geometry = dataclasses.replace(WIDE, in_channels=64, out_channels=64)
+
+    def unpack(tiling, **phases):
+        return estimate(geometry, dataclasses.replace(tiling, **phases), SNAPEA, density_in=1.0,
+                        density_out=0.3).unpack
+    one, more = Tiling(64, 3, 4, 8, 15, 1), Tiling(64, 3, 4, 8, 3, 5)
+    assert unpack(one, phases=4, joined=3) == unpack(more, phases=4, joined=3) > unpack(one, phases=1)
+    for phases, joined in ((2, 0), (4, 2), (7, 3)):
+        assert unpack(more, phases=phases, joined=joined) > 1.5 * unpack(one, phases=phases, joined=joined)
+
+
+def test_the_work_of_a_round_is_that_of_all_its_phases():
+    work = even_work(WIDE, SNAPEA, phases=5, joined=3, density_in=0.5)
+    assert (work.phases, work.joined, work.phase_rounds, work.whole) == (5, 3, 2, False)
+    assert [work.maps(number) for number in range(2)] == [1, 4]
+    assert work.cycles == even_work(WIDE, SNAPEA, phases=2, density_in=0.5).cycles and sum(work.weights) == 1
+
+
 def test_beats_of_the_weights_of_the_intersect_array_are_about_those_of_the_image():
     rng = np.random.default_rng(4)
     layer = random_layer(rng, "a", "input", (80, 20, 24), width=8, kernel=(3, 3), out_channels=136, pad=(1, 1, 1, 1))
     density = np.count_nonzero(layer.weights) / layer.weights.size
-    for phases in (1, 4):
-        tiling = dataclasses.replace(CUT, phases=phases)
-        work = even_work(WIDE, SNAPEA, phases=phases, density_in=0, density_weights=density)
+    for phases, joined in ((1, 0), (4, 0), (4, 2), (7, 3)):
+        tiling = dataclasses.replace(CUT, phases=phases, joined=joined)
+        work = even_work(WIDE, SNAPEA, phases=phases, joined=joined, density_in=0, density_weights=density)
         free, without = (estimate(geometry, tiling, SNAPEA, density_in=0, density_out=0, work=work).read
                          for geometry in (WIDE, dataclasses.replace(WIDE, out_channels=1)))
         beats = len(weight_image(layer, tiling, SNAPEA)) / 8
         per_lane = 5 * beats / 136
         # The input is read three times, for one kernel block each.
-        inputs = phases * 2 * slot_read_beats(WIDE, SNAPEA, 0) * input_slots()
+        inputs = (phases - joined) * 2 * slot_read_beats(WIDE, SNAPEA, 0) * input_slots()
         assert free - without - inputs == pytest.approx(135 * per_lane, rel=0.1)
 
 

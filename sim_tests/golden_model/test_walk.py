@@ -60,11 +60,15 @@ def macs(choice, layer, x, config):
     """Multiplications without a stop: both operands are not 0, or the activation alone; windows for each tile."""
     result = run_layer(layer, x)
     if config.intersect:
-        pairs = convolve(x != 0, (layer.weights != 0).astype(int), stride=layer.stride, pad=layer.pad,
-                         size=layer.full_shape[1:])
-        result = replace(result, nonzeros=pairs.sum(axis=0))
+        result = replace(result, nonzeros=pairs(layer, x).sum(axis=0))
         return tiled_nonzero_macs(replace(choice.geometry, out_channels=1), choice.tiling, result)
     return tiled_nonzero_macs(choice.geometry, choice.tiling, result)
+
+
+def pairs(layer, x):
+    """Pairs of an activation and a weight that are both not 0, of each output [O, H, W]."""
+    return convolve(x != 0, (layer.weights != 0).astype(int), stride=layer.stride, pad=layer.pad,
+                    size=layer.full_shape[1:])
 
 
 def stop_phases(program, dram):
@@ -74,10 +78,16 @@ def stop_phases(program, dram):
             for at in range(first, first + DESCRIPTOR_BYTES * program.layer_count, DESCRIPTOR_BYTES)]
 
 
-def with_phases(network, config, phases):
-    """The tilings of ``network`` with ``phases`` phases of every layer."""
+def with_phases(network, config, phases, joined=0):
+    """The tilings of ``network`` with ``phases`` phases of every layer, the last ``joined`` in the round before."""
     choices = compile_network(network, config).choices
-    return {name: replace(choice.tiling, phases=phases) for name, choice in choices.items()}
+    return {name: replace(choice.tiling, phases=phases, joined=joined) for name, choice in choices.items()}
+
+
+def with_work(layer, config, phases, joined, whole):
+    """The work of ``layer`` alone in phases, in one chunk if it is ``whole``."""
+    work = even_work(layer.geometry(), config, phases=phases, joined=joined, density_in=0.5)
+    return {layer.name: replace(work, whole=whole)}
 
 
 def fits(layer, config):
@@ -179,6 +189,18 @@ def test_random_layer_in_phases(config, seed):
                     tilings=with_phases(network, config, phases))
 
 
+@pytest.mark.parametrize("config", INTERSECT, ids=lambda config: config.name)
+@pytest.mark.parametrize("seed", range(12))
+def test_random_layer_in_joined_phases(config, seed):
+    """Weights above 0 have a round of their own: any chunks will do."""
+    layer, x = random_case(seed, config, 250_000)
+    network, (phases, joined) = single(layer), [(3, 1), (4, 2), (5, 3), (7, 3)][seed % 4]
+    program, *_ = run_and_compare(network, config, x, f"seed {seed}, config {config.name}, {joined} of {phases} phases "
+                                  f"joined, {layer.in_shape}, weights {layer.weights.shape}, pool {layer.pool}",
+                                  tilings=with_phases(network, config, phases, joined))
+    assert program.choices["layer"].tiling.phase_rounds == phases - joined
+
+
 def test_random_layers_reach_what_makes_phases_hard():
     seen = set()
     for config in INTERSECT:
@@ -203,19 +225,24 @@ def test_phases_of_channel_and_row_chunks_with_remainders(config):
     layer = random_layer(rng, "layer", "input", (2 * config.block + 3, 7, 9), width=8, kernel=(3, 2), out_channels=5,
                          pad=(1, 0, 1, 1))
     x = random_map(rng, layer.in_shape, width=8, signed=False, density=0.5)
-    tilings = {"layer": Tiling(config.block, 2, 2, 4, 3, 4, 4)}
-    program, _, saved = run_and_compare(single(layer), config, x, f"config {config.name}", tilings=tilings)
-    assert program.choices["layer"].tiles == 12 and saved
+    all_saved = []
+    for joined in (0, 2):
+        tilings = {"layer": Tiling(config.block, 2, 2, 4, 3, 4, 4, joined)}
+        program, _, saved = run_and_compare(single(layer), config, x, f"config {config.name}", tilings=tilings)
+        assert program.choices["layer"].tiles == 12 and saved
+        all_saved.append(saved)
+    assert all_saved[0] != all_saved[1], "chunks of phases that share a round come in another order"
 
 
+@pytest.mark.parametrize("phases, joined", [(3, 0), (6, 3)])
 @pytest.mark.parametrize("seed", range(12))
-def test_random_network_in_phases(seed):
+def test_random_network_in_phases(seed, phases, joined):
     """Parts of maps, blocks of two maps, several writers of one."""
     rng = np.random.default_rng(seed)
     network = random_network(rng, BLOCK_16)
     first = network.layers[0]
     x = random_map(rng, first.in_shape, width=8, signed=first.signed_in, density=0.4)
-    run_and_compare(network, BLOCK_16, x, f"seed {seed}", tilings=with_phases(network, BLOCK_16, 3))
+    run_and_compare(network, BLOCK_16, x, f"seed {seed}", tilings=with_phases(network, BLOCK_16, phases, joined))
 
 
 #: What the weights of a layer may be like, as a function of random ones.
@@ -231,10 +258,12 @@ ADVERSARIAL = {
 }
 
 
-@pytest.mark.parametrize("phases", [1, 2, 4, 7])
+@pytest.mark.parametrize("phases, joined", [(1, 0), (2, 0), (4, 0), (7, 0), (4, 2), (7, 3), (2, 1), (4, 3)])
 @pytest.mark.parametrize("kind", ADVERSARIAL)
 @pytest.mark.parametrize("shape, kernel, out_channels", [((1, 1, 1), (1, 1), 1), ((17, 5, 6), (3, 3), 18)])
-def test_adversarial_weights_and_biases_of_both_signs(kind, phases, shape, kernel, out_channels):
+def test_adversarial_weights_and_biases_of_both_signs(kind, phases, joined, shape, kernel, out_channels):
+    whole = phases > 1 and phases == joined + 1
+    config = replace(BLOCK_16, name="roomy", weight_depth=288) if whole else BLOCK_16
     for seed, (bias, signed_in) in enumerate([(-3000, False), (0, False), (3000, False), (100, True)]):
         rng = np.random.default_rng(seed)
         layer = random_layer(rng, "layer", "input", shape, width=8, kernel=kernel, out_channels=out_channels,
@@ -243,14 +272,15 @@ def test_adversarial_weights_and_biases_of_both_signs(kind, phases, shape, kerne
                         shift=np.full(out_channels, 20))
         x = random_map(rng, shape, width=8, signed=signed_in, density=0.6)
         network, note = single(layer), f"seed {seed}, bias {bias}, signed {signed_in}"
-        program, _, saved = run_and_compare(network, BLOCK_16, x, note,
-                                            tilings=with_phases(network, BLOCK_16, phases))
+        program, _, saved = run_and_compare(network, config, x, note,
+                                            work=with_work(layer, config, phases, joined, whole))
         assert stop_phases(program, program.load(x)) == [int(phases > 1 and not signed_in)], note
         if signed_in or phases == 1 or kind in ("positive", "zero"):
             assert saved == 0, note
         if (kind, bias, signed_in) == ("negative", -3000, False) and phases > 1:
-            # Below 0 before the first multiplication.
-            assert saved == macs(program.choices["layer"], layer, x, BLOCK_16), note
+            # Below 0 before the first multiplication; a round with weights above 0 looks after it only.
+            first = np.count_nonzero(pairs(layer, x)) if whole else 0
+            assert saved == macs(program.choices["layer"], layer, x, config) - first, note
 
 
 @pytest.mark.parametrize("classes", [0, 1, 3])
@@ -269,34 +299,56 @@ def test_network_with_phases(classes):
     assert (saved > 0) == (classes > 0)
 
 
-@pytest.mark.parametrize("phases", [2, 3, 5, 7])
+def test_network_with_weights_above_and_below_0_in_one_round():
+    """Some layers in one round in all, some with a round before; several kernel blocks, passes and pools."""
+    rng, shape = np.random.default_rng(11), (3, 12, 14)
+    first = random_layer(rng, "a", "input", shape, width=8, kernel=(3, 3), out_channels=40, pad=(1, 1, 1, 1), pool=2)
+    second = with_prediction(rng, random_layer(rng, "b", "a", first.pooled_shape, width=8, kernel=(3, 3),
+                                               out_channels=20, pad=(1, 1, 1, 1)))
+    third = random_layer(rng, "c", "b", second.full_shape, width=8, kernel=(2, 2), out_channels=9, signed_in=False)
+    network = QuantisedNetwork("network", 8, shape, False, (first, second, third), ("c",))
+    x = random_map(rng, shape, width=8, signed=False, density=0.8)
+    config = replace(BLOCK_16, name="roomy", weight_depth=640, tile_slots=64)
+    work = with_work(first, config, 4, 3, True) | with_work(second, config, 4, 2, True) | with_work(
+        third, config, 3, 2, True)
+    program, *_ = run_and_compare(network, config, x, "joined", work=work)
+    tilings = [choice.tiling for choice in program.choices.values()]
+    assert [tiling.phase_rounds for tiling in tilings] == [1, 2, 1] and max(tiling.passes for tiling in tilings) > 1
+    assert stop_phases(program, program.load(x)) == [1, 2, 1]
+
+
+@pytest.mark.parametrize("phases, joined", [(2, 0), (3, 0), (5, 0), (7, 0), (5, 2), (7, 3), (3, 1), (5, 3)])
 @pytest.mark.parametrize("seed", range(6))
-def test_predictions(seed, phases):
-    """Of some weights or their high bits; with signed inputs too."""
+def test_predictions(seed, phases, joined):
+    """Of some weights or their high bits; with signed inputs too. All behind phase 0 may share a round of one chunk."""
     rng = np.random.default_rng(seed)
     layer = with_prediction(rng, random_layer(rng, "layer", "input", (40, 5, 6), width=8, kernel=(2, 2),
                                               out_channels=18, signed_in=seed == 5))
     x = random_map(rng, layer.in_shape, width=8, signed=layer.signed_in, density=0.5)
-    program, *_ = run_and_compare(single(layer), BLOCK_16, x, f"seed {seed}",
-                                  tilings={"layer": Tiling(16, 1, 2, 8, 1, 2, phases)})
+    whole = joined and phases - joined == 2
+    config = replace(BLOCK_16, name="roomy", weight_depth=192) if whole else BLOCK_16
+    chunk = (48, 2) if whole else (16, 1)
+    program, *_ = run_and_compare(single(layer), config, x, f"seed {seed}",
+                                  tilings={"layer": Tiling(*chunk, 2, 8, 1, 2, phases, joined)})
     assert stop_phases(program, program.load(x)) == [2 * (phases > 2 and seed != 5)]
     result = run_layer(layer, x)
     assert 0 < result.predicted < result.full.size and result.missed
 
 
-@pytest.mark.parametrize("broken", ["header", "scale", "start", "map", "value", "phases"])
+@pytest.mark.parametrize("broken", ["header", "scale", "start", "map", "value", "phases", "joined"])
 def test_intersect_walk_notices_a_wrong_image(broken):
     rng = np.random.default_rng(5)
     layer = random_layer(rng, "layer", "input", (20, 6, 9), width=8, kernel=(3, 3), out_channels=16, pad=(1, 1, 1, 1))
     x = random_map(rng, layer.in_shape, width=8, signed=False, density=0.5)
     network = single(layer)
-    program = compile_network(network, BLOCK_16, tilings=with_phases(network, BLOCK_16, 2))
+    program = compile_network(network, BLOCK_16, tilings=with_phases(network, BLOCK_16, 3, 1))
     dram, weights = program.load(x), program.segments[1][0] - program.base
     start = weights + 8 + 16 * 16
     words = program.choices["layer"].tiling.chunk_rows * 3 * 2
     at, flip = {"header": (weights, 1), "scale": (weights + 8 + 9, 0xFF), "start": (start + 3, 0x20),
                 "map": (start + 8, 0x01), "value": (start + 8 + -(-words // 4) * 8, 0x40),
-                "phases": (program.descriptor_address - program.base + 4 * FIELD_BY_NAME["phases"].word, 1)}[broken]
+                **{name: (program.descriptor_address - program.base + 4 * FIELD_BY_NAME[name].word, 1)
+                   for name in ("phases", "joined")}}[broken]
     dram[at] ^= flip
     with pytest.raises(AssertionError):
         IntersectWalk(BLOCK_16, dram, program.base).run(program.descriptor_address, program.layer_count)

@@ -46,8 +46,10 @@ class Walk:
         assert len(channel_chunks) == 1 or d["chunk_channels"] % c.block == 0
         chunks = [(channels, rows) for channels in channel_chunks
                   for rows in self.cut(d["kernel_rows"], d["chunk_rows"])]
-        rounds = [(phase, channels, rows) for phase in range(d["phases"]) for channels, rows in chunks]
-        self.check_phases()
+        self.check_phases(len(chunks))
+        alone = d["phases"] - d["joined"] - 1
+        groups = [*([phase] for phase in range(alone)), [*range(alone, d["phases"])]]
+        rounds = [(phases, channels, rows) for phases in groups for channels, rows in chunks]
         for m in range(-(-d["out_channels"] // c.lanes)):
             lanes = min(c.lanes, d["out_channels"] - m * c.lanes)
             scales = self.take_scales(lanes)
@@ -57,8 +59,8 @@ class Walk:
                 self.run_pass(m, lanes, tiles[first:first + d["tiles_per_pass"]], rounds, scales)
             self.end_kernel_block()
 
-    def check_phases(self):
-        assert (self.d["phases"], self.d["stop_phase"], self.d["predict"]) == (1, 0, 0)
+    def check_phases(self, chunks):
+        assert [self.d[name] for name in ("phases", "joined", "stop_phase", "predict")] == [1, 0, 0, 0]
 
     def end_kernel_block(self):
         """``weight_at`` is behind the weights that the last pass has read: nothing is left to check."""
@@ -109,9 +111,9 @@ class Walk:
         windows = sum(len(rows) * len(columns) for rows, columns in tiles)
         assert len(rounds) == 1 and not self.always_keeps or -(-windows // c.groups) <= c.sum_windows
         sums = {}
-        for number, (phase, channels, kernel_rows) in enumerate(rounds):
-            self.phase, self.first_round = phase, number == 0
-            self.phase_ends = number + 1 == len(rounds) or rounds[number + 1][0] != phase
+        for number, (phases, channels, kernel_rows) in enumerate(rounds):
+            self.phases, self.first_round = phases, number == 0
+            self.last_chunk = number + 1 == len(rounds) or rounds[number + 1][0] != phases
             weights = self.take_weights(lanes, len(kernel_rows) * d["kernel_columns"], len(channels))
             turn = 0
             for tile, (rows, columns) in enumerate(tiles):
@@ -263,10 +265,11 @@ class IntersectWalk(Walk):
     """The same with the intersect array. A sum that is final is kept as a ``Final``."""
     always_keeps = True
 
-    def check_phases(self):
+    def check_phases(self, chunks):
         d = self.d
-        assert 1 <= d["phases"] <= 7 and d["stop_phase"] < d["phases"]
-        assert d["phases"] > 1 or not d["predict"]
+        assert 1 <= d["phases"] <= 7 and d["stop_phase"] < d["phases"] and d["joined"] < min(d["phases"], 4)
+        assert d["phases"] - d["joined"] > 1 or not d["predict"]
+        assert chunks == 1 or d["joined"] == 0 or d["stop_phase"] <= d["phases"] - d["joined"] - 1
         assert d["clamp_low"] == 0 or not (d["stop_phase"] or d["predict"])
         assert not d["signed_in"] or not d["stop_phase"]
 
@@ -287,29 +290,33 @@ class IntersectWalk(Walk):
         assert self.weight_at == self.weights_end
 
     def take_weights(self, lanes, taps, channels):
-        """(start, threshold, {channel: weight} of each tap in the order of the words) of each lane of a round."""
-        block = self.c.block
+        """(start, threshold, {channel: weight} of each tap in the order of the words for each phase) of each lane of a
+        round."""
+        block, stop = self.c.block, self.d["stop_phase"]
         blocks = -(-channels // block)
-        assert taps * blocks * block <= self.c.weight_depth
-        found = []
+        bits, found = taps * blocks * block, []
+        assert bits <= self.c.weight_depth
         for _ in range(lanes):
             start = self.take_beat()
-            map_beats = -(-taps * blocks * block // 64)
+            map_beats = -(-len(self.phases) * bits // 64)
             maps = int.from_bytes(b"".join(self.take_beat() for _ in range(map_beats)), "little")
-            assert maps >> taps * blocks * block == 0
-            count = bin(maps).count("1")
+            assert maps >> len(self.phases) * bits == 0
+            maps = [maps >> number * bits & (1 << bits) - 1 for number in range(len(self.phases))]
+            count = sum(bin(part).count("1") for part in maps)
             values = b"".join(self.take_beat() for _ in range(-(-count // 8)))
             assert not any(values[count:])
-            words, at = [], 0
+            words, at = [[{} for _ in range(taps)] for _ in maps], 0
             for tap in range(taps):
-                words.append({})
                 for channel in range(blocks * block):
-                    if maps >> tap * blocks * block + channel & 1:
+                    numbers = [number for number, part in enumerate(maps) if part >> tap * blocks * block + channel & 1]
+                    assert len(numbers) <= 1, "a weight has two phases of a round"
+                    for number in numbers:
                         assert channel < channels and values[at] != 0
-                        words[tap][channel] = values[at] - 256 * (values[at] >> 7)
+                        weight = values[at] - 256 * (values[at] >> 7)
+                        assert not stop or self.phases[number] < stop or weight < 0
+                        words[number][tap][channel] = weight
                         at += 1
-            stop = self.d["stop_phase"]
-            assert not stop or self.phase < stop or all(weight < 0 for word in words for weight in word.values())
+            assert at == count
             found.append((int.from_bytes(start[:4], "little", signed=True),
                           int.from_bytes(start[4:], "little", signed=True), words))
             assert self.first_round or found[-1][0] == 0
@@ -318,23 +325,30 @@ class IntersectWalk(Walk):
     def window(self, total, x, row, column, kernel_rows, weights):
         d, sums = self.d, []
         pixels = self.pixels_under(x, row, column, kernel_rows)
-        stops = d["stop_phase"] and self.phase >= d["stop_phase"]
+        stops = [d["stop_phase"] and phase >= d["stop_phase"] for phase in self.phases]
         for before, (start, threshold, words) in zip(total, weights, strict=True):
             sums.append(before)
             if isinstance(before, Final):
                 continue
-            value = start if self.first_round else before
-            for pixel, word in zip(pixels, words, strict=True):
+            sums[-1] = self.task(start if self.first_round else before, pixels, words, stops)
+            if d["predict"] and self.phases == [0] and self.last_chunk and sums[-1] < threshold:
+                sums[-1] = Final(-1)
+        return np.array(sums, object)
+
+    def task(self, value, pixels, words, stops):
+        """The sum of a lane after a round that it begins with ``value``; in a phase that stops it is looked at after
+        each product, and before the first one where the round begins with such a phase."""
+        if stops[0] and value < 0:
+            return Final(value)
+        for stop, phase_words in zip(stops, words, strict=True):
+            for pixel, word in zip(pixels, phase_words, strict=True):
                 for channel, weight in word.items():
-                    if channel in pixel and not (stops and value < 0):
+                    if channel in pixel:
                         value += pixel[channel] * weight
                         self.lane_work += 1
-            if stops and value < 0:
-                value = Final(value)
-            if d["predict"] and self.phase == 0 and self.phase_ends and value < threshold:
-                value = Final(-1)
-            sums[-1] = value
-        return np.array(sums, object)
+                        if stop and value < 0:
+                            return Final(value)
+        return value
 
 
 class Final(int):

@@ -32,7 +32,7 @@ RANGES = {"magic": (DESCRIPTOR_MAGIC, DESCRIPTOR_MAGIC), "dense_in": (0, 1), "wr
 BROADCAST, INTERSECT = 0, 1
 FORMATS = {BROADCAST: ((8, 16), (16, 32)), INTERSECT: ((8,), (16, 32, 64))}
 #: The same as ``RANGES`` for the weight image of the intersect array.
-INTERSECT_RANGES = {"chunk_channels": (1, 0xFFFF), "chunk_rows": (1, 7), "phases": (1, 7)}
+INTERSECT_RANGES = {"chunk_channels": (1, 0xFFFF), "chunk_rows": (1, 7), "phases": (1, 7), "joined": (0, 3)}
 #: Bytes of a beat.
 BEAT = 8
 #: Most channels that a dense map stores for a pixel.
@@ -301,6 +301,8 @@ def _check_descriptors(image, array, block, lanes, value_width):
         for name, (low, high) in {**RANGES, **(INTERSECT_RANGES if array == INTERSECT else {})}.items():
             if not low <= fields[name] <= high or name == "pool" and fields[name] == 1:
                 raise ImageError(f"descriptor {layer} has {fields[name]:#x} in {name}")
+        if array == INTERSECT and fields["joined"] >= fields["phases"]:
+            raise ImageError(f"descriptor {layer} has {fields['joined']:#x} in joined of {fields['phases']} phases")
         sizes = _accesses(fields, block, value_width)
         if array == INTERSECT:
             _check_weights(image, layer, fields, block, lanes)
@@ -413,12 +415,15 @@ def _rounds_end(content, at, fields, block, lanes):
 
 
 def _round_words(fields, block):
-    """For each round of a kernel block, phase by phase and chunk by chunk, the map words of a lane."""
-    for _ in range(fields["phases"]):
+    """For each round of a kernel block, phase by phase, the last ones joined, and chunk by chunk, the map words of a
+    lane in all phases of the round."""
+    alone = fields["phases"] - fields["joined"] - 1
+    for phases in [*[1] * alone, fields["joined"] + 1]:
         for channel in range(0, fields["in_channels"], fields["chunk_channels"]):
             blocks = -(-min(fields["chunk_channels"], fields["in_channels"] - channel) // block)
             for row in range(0, fields["kernel_rows"], fields["chunk_rows"]):
-                yield min(fields["chunk_rows"], fields["kernel_rows"] - row) * fields["kernel_columns"] * blocks
+                rows = min(fields["chunk_rows"], fields["kernel_rows"] - row)
+                yield phases * rows * fields["kernel_columns"] * blocks
 
 
 def _slot_bytes(block, value_width):

@@ -85,7 +85,7 @@ COUNTERS = (
 LOG_BYTES = 128
 
 #: First word and size of a descriptor; the 32-bit word of each field.
-DESCRIPTOR_MAGIC = 0x5a534b03
+DESCRIPTOR_MAGIC = 0x5a534b04
 DESCRIPTOR_BYTES = 192
 DESCRIPTOR_WORDS = {
     "magic": 0,
@@ -128,4 +128,5 @@ DESCRIPTOR_WORDS = {
     "phases": 37,
     "stop_phase": 38,
     "predict": 39,
+    "joined": 40,
 }

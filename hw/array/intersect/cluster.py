@@ -6,7 +6,7 @@ from amaranth import *
 from amaranth.lib import data, memory, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from ...config import AcceleratorConfig
+from ...config import ROUND_PHASES, AcceleratorConfig
 from ...payloads import group_job, lane_start, phase_map, phase_values, tile_map, tile_values
 from ...stream.fifo import StreamFifo
 from .job_table import JobTable
@@ -28,9 +28,9 @@ class Cluster(wiring.Component):
 
     For each job, window and slot one task: the partial sum is read (or the lane's start value taken, in the first
     round), the next free PE adds the round's products, the sum is written back. A sum that is final is passed over: it
-    is ``dead``, or the round has the stop rule and it is below 0. A mark for each sum below 0 tells most of the latter
-    without reading them. Partial sums lie in a ring of ``sum_windows`` windows; a window's place is free when its sums
-    have left.
+    is ``dead``, or all phases of the round have the stop rule and it is below 0. A mark for each sum below 0 tells most
+    of the latter without reading them. Partial sums lie in a ring of ``sum_windows`` windows; a window's place is free
+    when its sums have left.
 
     ``JobTable`` and ``WindowStepper`` -> tasks -> ``pes`` x ``ProcessingElement`` -> partial sums -> ``o_sums``.
 
@@ -85,6 +85,7 @@ class Cluster(wiring.Component):
         self._pes = [ProcessingElement(c) for _ in range(c.pes)]
         self._free = Signal(range(c.sum_windows + 1), init=c.sum_windows)   # places of windows in the ring
         self._job, self._half = Signal(group_job(c)), Signal()
+        self._stops = self._job.stop_part == 0  # a sum that is below 0 before the round is final
         self._parity = Signal()                 # of the job whose tasks are dealt; the next one has the other
         self._dealing, self._holding = Signal(), Signal()       # tasks are dealt; one waits for a PE
         self._index, self._windows = Signal(range(c.sum_windows)), Signal(range(c.sum_windows + 1))
@@ -117,8 +118,9 @@ class Cluster(wiring.Component):
                 m.d.comb += [port.valid.eq(source.valid), port.payload.eq(source.payload)]
             for port, source in ((pe.i_phase_map, self.i_phase_map), (pe.i_phase_values, self.i_phase_values)):
                 slot, own = self._own(source.p.lane)
-                m.d.comb += [port.valid.eq(source.valid & own), port.p.address.eq(
-                    Cat(slot, source.p.half) * c.weight_words + source.p.word)]
+                words = c.weight_words * (ROUND_PHASES if source is self.i_phase_map else 1)
+                m.d.comb += [port.valid.eq(source.valid & own),
+                             port.p.address.eq(Cat(slot, source.p.half) * words + source.p.word)]
             m.d.comb += [pe.i_phase_map.p.map.eq(self.i_phase_map.p.map),
                          pe.i_phase_values.p.group.eq(self.i_phase_values.p.group),
                          pe.i_phase_values.p.values.eq(self.i_phase_values.p.values)]
@@ -186,7 +188,7 @@ class Cluster(wiring.Component):
             write.data.start.eq(self.i_starts.p.start), write.data.threshold.eq(self.i_starts.p.threshold),
             start.addr.eq(Cat(at.slot, self._half)),
             now.eq(Mux(fresh, Mux(job.first_chunk, Cat(start.data.start, C(0, 1)), self._read.data.as_value()), kept)),
-            over.eq(now.dead | job.stop & (now.sum < 0)),
+            over.eq(now.dead | self._stops & (now.sum < 0)),
         ]
         slot = self._build_slots(m, opens)
         m.d.sync += [held.eq(fire | held & ~gone), fresh.eq(fire), kept.eq(now)]
@@ -195,7 +197,8 @@ class Cluster(wiring.Component):
         work = Signal(task(c))
         m.d.comb += [
             work.window.eq(at.window), work.word.eq(Cat(at.slot, self._half) * c.weight_words),
-            work.table.eq(self._parity), work.signed.eq(job.signed), work.stop.eq(job.stop), work.sum.eq(now.sum),
+            work.table.eq(self._parity), work.signed.eq(job.signed), work.joined.eq(job.joined),
+            work.stop_part.eq(job.stop_part), work.sum.eq(now.sum),
         ]
         begun, taken = Signal(c.pes), C(0)
         for n, pe in enumerate(self._pes):
@@ -220,7 +223,7 @@ class Cluster(wiring.Component):
         load, last = Signal(), Signal()
         m.d.comb += [
             slots.eq((job.lanes + (c.clusters - 1 - self.cluster)) >> bits), seen.addr.eq(self._index),
-            wanted.eq(Cat(n < slots for n in range(c.cluster_lanes)) & ~Mux(job.stop, seen.data, 0)),
+            wanted.eq(Cat(n < slots for n in range(c.cluster_lanes)) & ~Mux(self._stops, seen.data, 0)),
             self.o_wait.output.eq(self._dealing & stepper.o.valid & job.first_chunk & (self._free == 0)),
             # A place in the ring begins with no mark; results, which set or clear theirs, go first.
             load.eq(self._dealing & stepper.o.valid & ~self._loaded

@@ -2,7 +2,7 @@
 from amaranth.hdl import signed, unsigned
 from amaranth.lib import data
 
-from ...config import BEAT, SEGMENT, AcceleratorConfig
+from ...config import BEAT, ROUND_PHASES, SEGMENT, AcceleratorConfig
 
 #: Kernel rows and columns at most.
 TAPS = 7
@@ -16,6 +16,11 @@ def tile_address(c: AcceleratorConfig):
 def word_address(c: AcceleratorConfig):
     """Of a word of weights: ``(half * cluster_lanes + slot) * weight_words + word``."""
     return range(2 * c.cluster_lanes * c.weight_words)
+
+
+def map_address(c: AcceleratorConfig):
+    """Of a phase map: ``(half * cluster_lanes + slot) * ROUND_PHASES * weight_words + phase * words + word``."""
+    return range(2 * c.cluster_lanes * ROUND_PHASES * c.weight_words)
 
 
 def sum_address(c: AcceleratorConfig):
@@ -40,8 +45,8 @@ def offset_write(c: AcceleratorConfig) -> data.StructLayout:
 
 
 def word_map(c: AcceleratorConfig) -> data.StructLayout:
-    """Which weights of the word at ``address`` belong to the round."""
-    return data.StructLayout({"address": word_address(c), "map": unsigned(c.block)})
+    """Which weights of a word belong to a phase of the round."""
+    return data.StructLayout({"address": map_address(c), "map": unsigned(c.block)})
 
 
 def word_values(c: AcceleratorConfig) -> data.StructLayout:
@@ -52,10 +57,11 @@ def word_values(c: AcceleratorConfig) -> data.StructLayout:
 def task(c: AcceleratorConfig) -> data.StructLayout:
     """A window and a lane: the sum so far, to which the products of a round are added.
 
-    ``word``: address of the lane's first word of weights. ``table``: which table of offsets holds.
+    ``word``: address of the lane's first word of weights. ``table``: which table of offsets holds. ``joined``: phases
+    of the round, less one; ``stop_part``: the first of them with the stop rule.
     """
-    return data.StructLayout({"window": window(c), "word": word_address(c), "table": 1, "signed": 1, "stop": 1,
-                              "sum": signed(c.sum_width)})
+    return data.StructLayout({"window": window(c), "word": word_address(c), "table": 1, "signed": 1,
+                              "joined": range(ROUND_PHASES), "stop_part": unsigned(3), "sum": signed(c.sum_width)})
 
 
 def partial(c: AcceleratorConfig) -> data.StructLayout:

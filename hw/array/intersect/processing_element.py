@@ -7,9 +7,19 @@ from amaranth import *
 from amaranth.lib import data, memory, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from ...config import BEAT, SEGMENT, UNPACKED, AcceleratorConfig
+from ...config import BEAT, ROUND_PHASES, SEGMENT, UNPACKED, AcceleratorConfig
 from ...payloads import tile_map, tile_values
-from .layouts import offset, offset_write, result, task, tile_address, word_address, word_map, word_values
+from .layouts import (
+    map_address,
+    offset,
+    offset_write,
+    result,
+    task,
+    tile_address,
+    word_address,
+    word_map,
+    word_values,
+)
 
 #: Words of work that wait for the multiplier: they bridge words without any.
 QUEUE_DEPTH = 16
@@ -18,15 +28,16 @@ FETCH_STAGES = 3
 
 
 def work_word(c: AcceleratorConfig) -> data.StructLayout:
-    """Channels of a word in which activation and weight are not zero. ``first``, ``last`` of its task."""
+    """Channels of a word in which activation and weight are not zero. ``first``, ``last`` of its task; ``stops``: its
+    phase has the stop rule."""
     return data.StructLayout({"bits": unsigned(c.block), "tile": tile_address(c), "word": word_address(c),
-                              "first": 1, "last": 1, "parity": 1})
+                              "first": 1, "last": 1, "stops": 1, "parity": 1})
 
 
 def element(c: AcceleratorConfig) -> data.StructLayout:
     """One multiplication; ``multiply`` is 0 if it only ends a task without any."""
     return data.StructLayout({"valid": 1, "multiply": 1, "tile": tile_address(c), "word": word_address(c),
-                              "channel": range(c.block), "first": 1, "last": 1, "parity": 1})
+                              "channel": range(c.block), "first": 1, "last": 1, "stops": 1, "parity": 1})
 
 
 def lowest_set(bits):
@@ -47,11 +58,12 @@ def more_than_one(bits):
 class ProcessingElement(wiring.Component):
     """``sum = task.sum + sum of activation * weight`` over the words of a task; it ends early when the rest is known.
 
-    Words of the next task are fetched while those of the present one are multiplied. ``work = activation map & phase
-    map``: its ones are multiplied, lowest first.
+    A task walks its words once for each phase of the round, with the maps of that phase. Words of the next task are
+    fetched while those of the present one are multiplied. ``work = activation map & phase map``: its ones are
+    multiplied, lowest first.
 
-    Stop rule: with ``task.stop`` a sum below 0 ends the task at once, ``dead``. Products that are on their way then (at
-    most ``ADD_LATENCY``) are lost.
+    Stop rule: from phase ``task.stop_part`` of the round on a sum that is below 0 after a product ends the task at
+    once, ``dead``. Products that are on their way then (at most ``ADD_LATENCY``) are lost.
 
     Flow control: a word fetched and a multiplication a cycle, without a bubble between tasks that have work. Two tasks
     at most are inside, one whose result waits included; ``i_task.ready`` comes from registers.
@@ -108,7 +120,6 @@ class ProcessingElement(wiring.Component):
         # What the task that was taken last begins with, until its first product is added; one sign for all tasks: a
         # layer begins when no task is left.
         self._start, self._unstarted, self._signed = Signal(signed(c.sum_width)), Signal(), Signal()
-        self._stops = Signal(2)
         accepted, inside = Signal(), Signal(2)
         m.d.sync += inside.eq(inside + accepted - (self.o_result.valid & self.o_result.ready))
         m.d.comb += [
@@ -123,7 +134,6 @@ class ProcessingElement(wiring.Component):
             m.d.sync += [
                 self._front.eq(self.i_task.payload), self._fetching.eq(1), self._parity.eq(~self._parity),
                 self._signed.eq(self.i_task.p.signed), self._start.eq(self.i_task.p.sum), self._unstarted.eq(1),
-                self._stops.bit_select(~self._parity, 1).eq(self.i_task.p.stop),
             ]
         return m
 
@@ -140,34 +150,38 @@ class ProcessingElement(wiring.Component):
     def _build_fetch(self, m):
         """The words of the task in front: an address a cycle, then both maps, then what they have in common."""
         c, front = self.config, self._front
-        number = Signal(range(c.weight_words))
+        # Word of the kernel; phase of the round; map, of all phases.
+        number, part = Signal(range(c.weight_words)), Signal(range(ROUND_PHASES))
+        count = Signal(range(ROUND_PHASES * c.weight_words))
         table, maps, phases = self.i_offset, self.i_map, self.i_phase_map
         at = self._memory(m, "offsets", offset(c), 2 << len(number), table, Cat(table.p.word, table.p.table),
                           table.p.offset).read_port(domain="comb")
         map_read = self._memory(m, "tile_map", c.block, 2 * c.tile_slots * SEGMENT, maps, maps.p.address,
                                 maps.p.map).read_port()
-        phase_read = self._memory(m, "phase_map", c.block, 2 * c.cluster_lanes * c.weight_words, phases,
-                                  phases.p.address, phases.p.map).read_port()
-        step, over = Signal(), Signal()
+        phase_read = self._memory(m, "phase_map", c.block, len(map_address(c)), phases, phases.p.address,
+                                  phases.p.map).read_port()
+        step, last, over = Signal(), Signal(), Signal()
         m.d.comb += [
             at.addr.eq(Cat(number, front.table)), step.eq(self._fetching & self._room),
-            over.eq(step & at.data.last | self._killed(self._parity)),
-            map_read.addr.eq(front.window.address + at.data.address), phase_read.addr.eq(front.word + number),
+            last.eq(at.data.last & (part == front.joined)),
+            over.eq(step & last | self._killed(self._parity)),
+            map_read.addr.eq(front.window.address + at.data.address),
+            phase_read.addr.eq(front.word * ROUND_PHASES + count),
         ]
         with m.If(step):
-            m.d.sync += number.eq(number + 1)
+            m.d.sync += [number.eq(Mux(at.data.last, 0, number + 1)), part.eq(part + at.data.last), count.eq(count + 1)]
         with m.If(over):
             m.d.sync += self._fetching.eq(0)
         with m.If(~self._fetching):
-            m.d.sync += number.eq(0)
+            m.d.sync += [number.eq(0), part.eq(0), count.eq(0)]
         read, joined = Signal(work_word(c)), Signal(work_word(c))
         valid, inside, joined_valid = Signal(), Signal(), Signal()
         m.d.sync += [
             valid.eq(step & ~self._killed(self._parity)),
             inside.eq(front.window.rows.bit_select(at.data.row, 1)
                       & front.window.columns.bit_select(at.data.column, 1)),
-            read.tile.eq(map_read.addr), read.word.eq(phase_read.addr), read.last.eq(at.data.last),
-            read.parity.eq(self._parity), joined.eq(read),
+            read.tile.eq(map_read.addr), read.word.eq(front.word + number), read.last.eq(last),
+            read.stops.eq(part >= front.stop_part), read.parity.eq(self._parity), joined.eq(read),
             joined.bits.eq(map_read.data & phase_read.data & inside.replicate(c.block)),
             joined_valid.eq(valid & ~self._killed(read.parity)),
         ]
@@ -211,7 +225,8 @@ class ProcessingElement(wiring.Component):
                 one.valid.eq(chosen), one.multiply.eq(now.bits.any()), one.tile.eq(now.tile), one.word.eq(now.word),
                 one.channel.eq(Cat(Cat(lowest[n] for n in range(c.block) if n >> k & 1).any()
                                    for k in range(len(one.channel)))),
-                one.first.eq(now.first), one.last.eq(now.last & final), one.parity.eq(now.parity),
+                one.first.eq(now.first), one.last.eq(now.last & final), one.stops.eq(now.stops),
+                one.parity.eq(now.parity),
             ]
         return one
 
@@ -247,7 +262,7 @@ class ProcessingElement(wiring.Component):
         total, added, adds, dead = Signal(signed(c.sum_width)), Signal(element(c)), Signal(), Signal()
         m.d.comb += [
             adds.eq(ready.valid & ~self._killed(ready.parity) & self._moves),
-            dead.eq(added.valid & self._stops.bit_select(added.parity, 1) & (total < 0)),
+            dead.eq(added.valid & added.stops & (total < 0)),
             self._kill.eq(dead & self._moves), self._retiring.eq(added.parity),
         ]
         m.d.sync += self.o_work.eq(adds & ready.multiply)

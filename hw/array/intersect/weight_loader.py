@@ -8,7 +8,7 @@ from amaranth.lib.wiring import In, Out
 
 from ... import payloads
 from ...buffer.weight_loader import ADDRESS_BITS, build_scales, ceil_divide, least
-from ...config import BEAT, AcceleratorConfig
+from ...config import BEAT, ROUND_PHASES, AcceleratorConfig
 from ...stream.fifo import StreamFifo, fifo_latency
 from .processing_element import lowest_set, more_than_one
 from .unpack import VALUES, Unpack
@@ -18,18 +18,21 @@ START_BIT, THRESHOLD_BIT = 0, 32
 
 
 def weight_round(c: AcceleratorConfig) -> data.StructLayout:
-    """A round of a kernel block: its lanes, and the words (taps x blocks of channels) of each."""
-    return data.StructLayout({"lanes": range(c.lanes + 1), "words": range(c.weight_words + 1)})
+    """A round of a kernel block: its lanes, the words (taps x blocks of channels) of each, its phases less one."""
+    return data.StructLayout({"lanes": range(c.lanes + 1), "words": range(c.weight_words + 1),
+                              "joined": range(ROUND_PHASES)})
 
 
 def single_round(layer):
     """Whether a layer has one round in all, which is then loaded once."""
-    return ((layer.phases == 1) & (layer.chunk_rows >= layer.kernel_rows)
+    return ((layer.phases == layer.joined + 1) & (layer.chunk_rows >= layer.kernel_rows)
             & (layer.chunk_channels >= layer.in_channels))
 
 
 class RoundWalker(wiring.Component):
     """Walk the rounds of a layer: kernel blocks, passes, phases, channel chunks, row chunks.
+
+    The last ``joined`` phases share the rounds of the one before.
 
     ``words = rows * kernel_columns * ceil(channels / block)``. With one round in all there is one pass.
 
@@ -90,10 +93,11 @@ class RoundWalker(wiring.Component):
                              left.passes.eq(Mux(single_round(layer), 1, layer.passes))]
                 m.next = "Pass"
             with m.State("Pass"):
-                m.d.sync += left.phases.eq(layer.phases)
+                m.d.sync += left.phases.eq(layer.phases - layer.joined)
                 m.next = "Phase"
             with m.State("Phase"):
-                m.d.sync += [left.rows.eq(layer.kernel_rows), left.channels.eq(layer.in_channels)]
+                m.d.sync += [left.rows.eq(layer.kernel_rows), left.channels.eq(layer.in_channels),
+                             self.o.p.joined.eq(Mux(left.phases == 1, layer.joined, 0))]
                 m.next = "Chunk"
             with m.State("Chunk"):
                 m.d.sync += [now.rows.eq(least(left.rows, layer.chunk_rows)),
@@ -287,7 +291,7 @@ class RoundLoader(wiring.Component):
     """Load rounds from the beats of their lanes: start values, phase maps, values in the places of their channels.
 
     Flow control: a round is taken when its half of the weight buffer is free. A lane takes a cycle for its start, one
-    for each word, one for each group of 8 channels that has values (a word without any: 1), and 3 besides; more where
+    for each map, one for each group of 8 channels that has values (a word without any: 1), and 3 besides; more where
     beats are late.
 
     Parameters
@@ -338,17 +342,20 @@ class RoundLoader(wiring.Component):
         c = self.config
         m.submodules.unpack = unpack = Unpack()
         m.submodules.words = words = memory.Memory(shape=c.block, depth=c.weight_words, init=[])
-        write, read = words.write_port(), words.read_port()
+        write, read = words.write_port(), words.read_port(domain="comb")
         present, half = Signal(weight_round(c)), Signal()
         # The word of a lane, and its place in a beat of maps.
         lane, word, part = Signal(range(c.lanes)), Signal(range(c.weight_words)), Signal(range(BEAT // c.block))
-        last_word, starts, maps, masks, done, empty = (Signal() for _ in range(6))
+        phase, number = Signal(range(ROUND_PHASES)), Signal(range(ROUND_PHASES * c.weight_words))
+        bits, present_word = Signal(c.block), Signal(c.block)
+        last_map, last_word, starts, maps, masks, done, empty = (Signal() for _ in range(7))
         m.d.comb += [
-            last_word.eq(word == present.words - 1),
+            last_word.eq(word == present.words - 1), last_map.eq(last_word & (phase == present.joined)),
+            bits.eq(self.i_beats.payload.word_select(part, c.block)),
             unpack.i_beats.payload.eq(self.i_beats.payload), unpack.i_beats.valid.eq(self.i_beats.valid),
             self.i_beats.ready.eq(unpack.i_beats.ready),
-            write.addr.eq(word), write.en.eq(maps),
-            write.data.eq(self.i_beats.payload.word_select(part, c.block)),
+            # With what the phases before have of the word.
+            write.addr.eq(word), write.en.eq(maps), write.data.eq(bits | Mux(phase == 0, 0, read.data)),
             self.o_active.eq(1),
         ]
         with m.FSM():
@@ -360,25 +367,26 @@ class RoundLoader(wiring.Component):
                     m.next = "Start"
             with m.State("Start"):
                 # The values of the lane before come first.
-                m.d.sync += [word.eq(0), part.eq(0)]
+                m.d.sync += [variable.eq(0) for variable in (word, part, phase, number)]
                 with m.If(empty):
                     m.d.comb += [self.i_beats.ready.eq(1), starts.eq(self.i_beats.valid)]
                 with m.If(starts):
                     m.next = "Maps"
             with m.State("Maps"):
-                m.d.comb += [maps.eq(self.i_beats.valid),
-                             self.i_beats.ready.eq(last_word | (part == BEAT // c.block - 1))]
+                m.d.comb += [maps.eq(self.i_beats.valid), read.addr.eq(word),
+                             self.i_beats.ready.eq(last_map | (part == BEAT // c.block - 1))]
                 with m.If(maps):
-                    m.d.sync += [word.eq(Mux(last_word, 0, word + 1)), part.eq(part + 1)]
-                    with m.If(last_word):
+                    m.d.sync += [word.eq(Mux(last_word, 0, word + 1)), part.eq(part + 1), phase.eq(phase + last_word),
+                                 number.eq(number + 1)]
+                    with m.If(last_map):
                         m.next = "Read"
             with m.State("Read"):
-                m.d.comb += read.en.eq(1)
+                m.d.sync += present_word.eq(read.data)
                 m.next = "Values"
             with m.State("Values"):
-                m.d.comb += [masks.eq(1), read.addr.eq(word + 1), read.en.eq(done)]
+                m.d.comb += [masks.eq(1), read.addr.eq(word + 1)]
                 with m.If(done):
-                    m.d.sync += word.eq(word + 1)
+                    m.d.sync += [word.eq(word + 1), present_word.eq(read.data)]
                 with m.If(done & last_word):
                     m.d.sync += lane.eq(lane + 1)
                     m.next = "Start"
@@ -389,13 +397,13 @@ class RoundLoader(wiring.Component):
                     # The buffer answers in the next cycle, in which its i_free is looked at again.
                     m.d.comb += self.o_filled.eq(1)
                     m.next = "Idle"
-        self._build_values(m, unpack, Cat(lane, word), read.data, last_word, enable=masks, done=done, empty=empty)
+        self._build_values(m, unpack, Cat(lane, word), present_word, last_word, enable=masks, done=done, empty=empty)
         m.d.sync += [
             self.o_starts.valid.eq(starts), self.o_starts.p.lane.eq(lane),
             self.o_starts.p.start.eq(self.i_beats.payload[START_BIT:]),
             self.o_starts.p.threshold.eq(self.i_beats.payload[THRESHOLD_BIT:]),
-            self.o_maps.valid.eq(maps), self.o_maps.p.lane.eq(lane), self.o_maps.p.word.eq(word),
-            self.o_maps.p.map.eq(write.data),
+            self.o_maps.valid.eq(maps), self.o_maps.p.lane.eq(lane), self.o_maps.p.word.eq(number),
+            self.o_maps.p.map.eq(bits),
         ]
         m.d.comb += [output.p.half.eq(half) for output in (self.o_starts, self.o_maps, self.o_values)]
         return m
@@ -470,7 +478,7 @@ class IntersectWeightLoader(wiring.Component):
     o_starts : Out(stream.Signature(payloads.lane_start(config), always_ready=True))
         One for each lane of a round.
     o_maps : Out(stream.Signature(payloads.phase_map(config), always_ready=True))
-        One for each word of each lane.
+        One for each word and phase of each lane.
     o_values : Out(stream.Signature(payloads.phase_values(config), always_ready=True))
         One for each group of 8 channels with a value, behind the map of its word. Channels without a weight get 0.
     o_scales : Out(stream.Signature(payloads.scale_write(config), always_ready=True))

@@ -2,7 +2,7 @@
 import json
 import random
 import re
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import pytest
 from typer.testing import CliRunner
@@ -14,6 +14,7 @@ from boards.explore import (
     TOLERANCE,
     Candidate,
     Estimates,
+    _cheapest,
     fitting,
     modelled,
     pareto,
@@ -22,6 +23,9 @@ from boards.explore import (
 )
 from boards.resource_model import ARRAYS, Resources, calibrated
 from boards.workload import load_workload
+from compiler.tile import choose_tiling
+from golden.cycles import even_work
+from golden.tiling import Geometry
 from hw.config import AcceleratorConfig
 from hw.configs import CONFIGS, get_config
 from sim_tests.unit.boards.workloads import two_layers
@@ -101,6 +105,34 @@ def test_the_estimate_is_that_of_the_compiler(name, workload):
     assert (len({choice.tiling.phases for choice in choices}) > 1) == config.intersect
     assert cycles == round(sum(float(choice.cost.cycles) for choice in choices))
     assert dram_bytes == 8 * round(sum(float(choice.cost.read + choice.cost.write) for choice in choices))
+
+
+def test_estimates_do_not_depend_on_those_before():
+    """Chunks and with them the phases are other ones with another depth, and tiles do not fit with fewer slots."""
+    workload, tiny = load_workload("digits"), CONFIGS["tiny_snapea"]
+    estimates, joined = Estimates(workload), []
+    for depth, slots in ((1152, 64), (160, 32), (1152, 16), (1152, 64)):
+        config = replace(tiny, name=f"w{depth}_s{slots}", weight_depth=depth, tile_slots=slots)
+        choices = workload.quantise(config).compile(config).choices.values()
+        assert estimates(config)[0] == round(sum(float(choice.cost.cycles) for choice in choices)), config.name
+        joined.append([choice.tiling.joined for choice in choices])
+    assert joined[0] == joined[3] and len(set(map(tuple, joined))) > 1, joined
+
+
+def test_a_work_whose_tiles_do_not_fit_is_passed_over():
+    """4 windows span 4 segments: 40 slots of 10 blocks, but ``tiny_snapea`` has 32."""
+    config, geometry = CONFIGS["tiny_snapea"], Geometry(16, 40, 160, 1, 1, 4, 0, 0, 4, 10, 16)
+    alone = even_work(geometry, config, density_in=.5)
+    whole = replace(alone, cycles=(1.0,), whole=True)
+    known = {"density_in": .5, "density_out": .5}
+    assert _cheapest(config, geometry, .5, .5, (alone, whole)) == choose_tiling(geometry, config, work=alone,
+                                                                              **known).cost
+    roomy = replace(config, name="roomy", tile_slots=40)
+    assert _cheapest(roomy, geometry, .5, .5, (alone, whole)) == choose_tiling(geometry, roomy, work=whole,
+                                                                             **known).cost
+    large = Geometry(60, 60, 3, 7, 7, 4, 0, 0, 14, 14, 3, 3)
+    with pytest.raises(ValueError, match="no tile of a 7 x 7 kernel fits configuration tiny_snapea"):
+        _cheapest(config, large, .5, .5, (alone, whole))
 
 
 @pytest.mark.parametrize("name", ["tiny", "tiny_snapea"])

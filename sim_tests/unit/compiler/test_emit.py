@@ -13,7 +13,7 @@ from golden.network import QuantisedNetwork
 from golden.tiling import Tiling
 from hw.configs import CONFIGS
 from hw.descriptor import DESCRIPTOR_BYTES, unpack
-from sim_tests.golden_model.random_layers import random_layer, random_map, single
+from sim_tests.golden_model.random_layers import random_layer, random_map, single, with_prediction
 
 TINY, SNAPEA = CONFIGS["tiny"], CONFIGS["snapea"]
 
@@ -44,11 +44,11 @@ def test_descriptors_and_registers():
     assert [first["weight_address"], second["weight_address"]] == [address for address, _ in program.segments[1:]]
 
 
-def phase_fields(network, config, **options):
-    """(phases, stop_phase, predict) of each layer."""
+def phase_fields(network, config, names=("phases", "stop_phase", "predict"), **options):
+    """The fields ``names`` of each layer."""
     _, words = compile_network(network, config, **options).segments[0]
     fields = (unpack(words[at:at + DESCRIPTOR_BYTES]) for at in range(0, len(words), DESCRIPTOR_BYTES))
-    return [(layer["phases"], layer["stop_phase"], layer["predict"]) for layer in fields]
+    return [tuple(layer[name] for name in names) for layer in fields]
 
 
 def test_layers_stop_where_that_is_exact():
@@ -65,6 +65,40 @@ def test_layers_stop_where_that_is_exact():
     given = {layer.name: Tiling(48 if layer.name == "a" else 64, 3, 4, 4, 16, 1, 3) for layer in layers}
     assert phase_fields(network, SNAPEA, tilings=given) == [(3, 0, 0), (3, 1, 0), (3, 0, 0)]
     assert phase_fields(network, CONFIGS["small"]) == [(1, 0, 0)] * 3
+
+
+@pytest.mark.parametrize("predicts", [False, True])
+def test_phases_share_a_round_as_tiling_or_work_say(predicts):
+    rng = np.random.default_rng(4)
+    layer = random_layer(rng, "b", "input", (80, 16, 16), width=8, kernel=(3, 3), pad=(1, 1, 1, 1), out_channels=4)
+    first, joined = int(predicts), ("phases", "stop_phase", "predict", "joined")
+    if predicts:
+        layer = with_prediction(rng, layer)
+    network, roomy = single(layer), dataclasses.replace(SNAPEA, name="roomy", weight_depth=1152)
+    assert phase_fields(network, SNAPEA, joined) == [(first + 4, first + 1, first, 0)]
+    for phases, shared, whole in ((5, 3, False), (3, 1, False), (4, 3, True), (2, 1, True)):
+        expected = [(first + phases, first + 1, first, shared)]
+        tiling = Tiling(80, 3, 2, 4, 16, 2, first + phases, shared)
+        assert phase_fields(network, roomy, joined, tilings={"b": tiling}) == expected
+        work = even_work(layer.geometry(), roomy, phases=first + phases, joined=shared, density_in=0.4)
+        assert phase_fields(network, roomy, joined, work={"b": dataclasses.replace(work, whole=whole)}) == expected
+        for changes in ({"chunk_channels": 64}, {"chunk_rows": 2}):
+            cut = {"b": dataclasses.replace(tiling, **changes)}
+            if not whole:
+                assert phase_fields(network, roomy, joined, tilings=cut) == expected
+                continue
+            with pytest.raises(ValueError, match="layer b: a round has weights above and below 0, so all channels and "
+                                                 "rows of a kernel must be in one chunk"):
+                compile_network(network, roomy, tilings=cut)
+    with pytest.raises(ValueError, match=f"layer b: of {first + 2} phases 0 to {first + 1} may be joined, not 4"):
+        compile_network(network, roomy, tilings={"b": dataclasses.replace(tiling, joined=4)})
+
+
+def test_one_chunk_is_not_asked_for_where_nothing_stops():
+    layer = random_layer(np.random.default_rng(4), "b", "input", (80, 16, 16), width=8, kernel=(3, 3),
+                         pad=(1, 1, 1, 1), out_channels=4, relu=False)
+    assert phase_fields(single(layer), SNAPEA, ("phases", "stop_phase", "joined"),
+                        tilings={"b": Tiling(64, 3, 2, 4, 16, 2, 3, 2)}) == [(3, 0, 2)]
 
 
 def test_the_cost_is_that_of_the_work():

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from compiler.emit import compile_network
-from compiler.phases import phase_weights
+from compiler.phases import phase_counts, phase_weights
 from compiler.pipeline import compile_quantised
 from compiler.profile import BALANCE_ROWS, Profile, kernel_work, profile, profile_network
 from golden.cycle_model import model_network
@@ -32,43 +32,54 @@ def layer_of(channels, size, share=0.6, out_channels=16, name="a", source="input
                                  **options), share)
 
 
-def chosen(layer, config, x, classes=3, **options):
-    """Phases that are chosen for ``layer`` alone."""
+def profiled(layer, config, x, classes=3, **options):
+    """The profile that is chosen for ``layer`` alone."""
     network = single(layer)
     found = profile_network(network, [run_network(network, x)[0]], config, {"input": np.mean(x != 0), **options},
                             classes)
-    return found[layer.name].work.phases
+    return found[layer.name]
 
 
-@pytest.mark.parametrize("phases", [1, 3])
-def test_the_profile_of_a_low_map_is_that_of_all_its_rows(phases):
+def chosen(*arguments, **options):
+    """Rounds of each chunk that are chosen for a layer alone."""
+    return profiled(*arguments, **options).work.phase_rounds
+
+
+@pytest.mark.parametrize("phases, joined, depth", [(1, 0, 160), (3, 0, 160), (4, 2, 160), (4, 0, 288), (4, 3, 288)])
+def test_the_profile_of_a_low_map_is_that_of_all_its_rows(phases, joined, depth):
+    """In chunks of a block or, where the weight buffer has room for all, of two."""
     rng = np.random.default_rng(3)
     layer = layer_of(20, (4, 9))
     inputs = [random_map(rng, layer.in_shape, width=8, signed=False, density=density) for density in (.2, .6)]
-    weights = phase_weights(layer, phases)
-    counts = [count_tasks(layer, x, Tiling(32, 3, 4, 9, 1, 1, phases), weights, int(phases > 1), block=TINY.block)
-              for x in inputs]
-    found, outputs = profile(layer, inputs, TINY, phases), 2 * 4 * 9 * 16
-    assert found.tasks == pytest.approx(sum(count.tasks.sum(1) for count in counts) / outputs)
-    assert found.weights == pytest.approx([np.count_nonzero(part) / layer.weights.size for part in weights])
-    products, words = (sum(getattr(count, name) for count in counts) for name in ("products", "words"))
-    tasks = sum(count.tasks for count in counts)
+    weights, chunks, config = phase_weights(layer, phases, joined), 320 // depth, replace(TINY, weight_depth=depth)
+    counts = [count_tasks(layer, x, Tiling(32 // chunks, 3, 4, 9, 1, 1, phases, joined), weights, int(phases > 1),
+                          block=TINY.block) for x in inputs]
+    found, outputs, rounds = profile(layer, inputs, config, phases, joined), 2 * 4 * 9 * 16, phases - joined
+    assert (found.phases, found.joined, found.phase_rounds, found.whole) == (phases, joined, rounds, joined == 3)
+    # The last phases have a task together, which begins with the first of them.
+    firsts = np.arange(rounds)
+    tasks, products, words = (sum(getattr(count, name).sum(1) for count in counts)
+                              for name in ("tasks", "products", "words"))
+    tasks, products, words = tasks[firsts], np.add.reduceat(products, firsts), np.add.reduceat(words, firsts)
+    assert found.tasks == pytest.approx(tasks / outputs / chunks)
+    parts = np.add.reduceat([np.count_nonzero(part) for part in weights], firsts)
+    assert found.weights == pytest.approx(parts / layer.weights.size)
     cycles = np.array(found.cycles) * outputs
-    assert (np.maximum(products, words).sum(1) <= cycles).all()
-    assert (cycles <= (products + words + 8 * tasks).sum(1)).all()
+    assert (np.maximum(products, words) <= cycles).all() and (cycles <= products + words + 8 * tasks).all()
 
 
-def test_the_work_of_kernels_in_each_round():
+@pytest.mark.parametrize("phases, joined, firsts", [(2, 0, range(6)), (5, 3, (0, 1, 2, 3, 7, 11))])
+def test_the_work_of_kernels_in_each_round(phases, joined, firsts):
     """Of a low map all rows count, of two inputs each the same, in chunks of rows of the kernel."""
     rng = np.random.default_rng(3)
     layer = layer_of(20, (BALANCE_ROWS, 9))
     inputs = [random_map(rng, layer.in_shape, width=8, signed=False, density=density) for density in (.2, .6)]
-    tiling = Tiling(32, 1, 4, 9, 1, 1, 2)
+    tiling = Tiling(32, 1, 4, 9, 1, 1, phases, joined)
     profiles = {"a": Profile(None, tiling)}
     found, expected = kernel_work(single(layer), inputs, profiles, TINY)["a"], 0
     for x in inputs:
-        tasks, = walk_tasks(layer, x, tiling, phase_weights(layer, 2), 1, block=TINY.block)
-        cycles = task_cycles(tasks.products, tasks.words).sum((1, 2))
+        tasks, = walk_tasks(layer, x, tiling, phase_weights(layer, phases, joined), 1, block=TINY.block)
+        cycles = task_cycles(np.add.reduceat(tasks.products, firsts), np.add.reduceat(tasks.words, firsts)).sum((1, 2))
         expected = expected + cycles / cycles.sum() / 2
     assert found.shape == (6, 16) and found == pytest.approx(expected)
     assert kernel_work(single(layer), [0 * inputs[0]], profiles, TINY)["a"].shape == (6, 16)
@@ -89,7 +100,7 @@ def test_phases_are_not_more_than_allowed():
     layer = layer_of(64, (24, 24))
     x = random_map(rng, layer.in_shape, width=8, signed=False, density=.5)
     found = [chosen(layer, TINY, x, classes) for classes in range(5)]
-    assert found[:2] == [1, 2] and all(phases <= 1 + most for most, phases in enumerate(found))
+    assert found[:2] == [1, 2] and all(rounds <= 1 + most for most, rounds in enumerate(found))
     predicted = with_prediction(rng, layer)
     assert [chosen(predicted, TINY, x, classes) >= 2 for classes in (0, 3)] == [True, True]
     assert chosen(predicted, TINY, x, 0) == 2
@@ -98,11 +109,35 @@ def test_phases_are_not_more_than_allowed():
 
 def test_where_nothing_stops_there_is_one_phase():
     x = random_map(np.random.default_rng(4), (64, 24, 24), width=8, signed=False, density=.5)
-    assert [chosen(layer_of(64, (24, 24), share), TINY, x) > 1 for share in (-2, 0.6)] == [False, True]
+    for channels in (64, 16):
+        phases = [profiled(layer_of(channels, (24, 24), share), TINY, x[:channels]).work.phases for share in (-2, 0.6)]
+        assert phases[0] == 1 < phases[1], channels
+
+
+def test_phases_share_a_round_where_that_is_faster():
+    """All of them where a kernel fits a chunk; the cycle model agrees."""
+    layer = layer_of(16, (24, 24))
+    network, x = single(layer), random_map(np.random.default_rng(4), layer.in_shape, width=8, signed=False, density=.5)
+    found = profiled(layer, TINY, x)
+    assert (found.work.phases, found.work.joined, found.work.whole) == (4, 3, True)
+    assert found.tiling == replace(found.tiling, phases=4, joined=3, chunk_channels=16, chunk_rows=3)
+    cycles = [cycles_of(compile_network(network, TINY, densities={"input": .5}, work={"a": profile(
+        layer, [x], TINY, *count)}), x) for count in phase_counts(layer, TINY, 3)]
+    best = phase_counts(layer, TINY, 3).index((4, 3))
+    assert cycles[best] < min(cycles[:best] + cycles[best + 1:]), cycles
+
+
+def test_a_layer_whose_tiles_do_not_fit_with_all_of_a_kernel_has_smaller_chunks():
+    """4 windows span 4 segments: 40 slots of 10 blocks, more than there are."""
+    layer = random_layer(np.random.default_rng(0), "a", "input", (160, 16, 40), width=8, kernel=(1, 1),
+                         out_channels=16, stride=4)
+    found = profiled(layer, TINY, random_map(np.random.default_rng(4), layer.in_shape, width=8, signed=False,
+                                             density=.5))
+    assert not found.work.whole and found.tiling.chunk_channels < 160
 
 
 def test_phases_are_fewer_where_loading_takes_longer():
-    """On one lane a tile takes longer to load than to compute; few windows do not pay for the weights of a phase."""
+    """On one lane a tile takes longer to load than to compute; few windows do not pay for the weights of a round."""
     x = random_map(np.random.default_rng(4), (64, 24, 24), width=8, signed=False, density=.5)
     assert chosen(layer_of(64, (24, 24)), TINY, x) > 1
     assert chosen(layer_of(64, (24, 24), out_channels=1, kernel=1), TINY, x) == 1
@@ -113,7 +148,7 @@ def test_sparse_inputs_have_too_few_products_for_more_phases():
     x = random_map(np.random.default_rng(4), (64, 24, 24), width=8, signed=False, density=.5)
     few = x * (np.random.default_rng(5).random(x.shape) < 0.05)
     layer = layer_of(64, (24, 24))
-    assert chosen(layer, SNAPEA, few) == 1 < chosen(layer, SNAPEA, x)
+    assert profiled(layer, SNAPEA, few).work.phases == 1 < profiled(layer, SNAPEA, x).work.phases
 
 
 def network_of(rng):

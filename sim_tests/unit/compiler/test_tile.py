@@ -1,11 +1,12 @@
 """Tilings fit the configuration, are found whenever one exists, quickly, and are the cheapest of those."""
+import dataclasses
 import itertools
 import random
 import time
 
 import pytest
 
-from compiler.tile import TIE, choose_tiling
+from compiler.tile import TIE, choose_tiling, fits_whole
 from golden.cycles import estimate, even_work
 from golden.tiling import Geometry, Tiling, ceil_div, check_tiling, loaded_span, segments_of, tile_spans
 from hw.configs import CONFIGS
@@ -100,6 +101,9 @@ def test_tilings_that_do_not_fit_are_refused(changes, message):
 
 @pytest.mark.parametrize(("changes", "message"), [
     ({"phases": 8}, "phases must be 1 to 7 in the intersect array, not 8"), ({"phases": 0}, "not 0"),
+    ({"joined": 4}, "of 7 phases 0 to 3 may be joined, not 4"), ({"joined": -1}, "not -1"),
+    ({"phases": 3, "joined": 3}, "of 3 phases 0 to 2 may be joined, not 3"),
+    ({"phases": 1, "joined": 1}, "of 1 phases 0 to 0 may be joined, not 1"),
     ({"tiles_per_pass": 12, "passes": 1}, "a pass of 144 windows does not fit 2 x 32 partial sums"),
     ({"chunk_rows": 3, "chunk_channels": 33}, "a chunk of 432 weights does not fit weight_depth 160")])
 def test_tilings_of_the_intersect_array_that_do_not_fit_are_refused(changes, message):
@@ -108,22 +112,47 @@ def test_tilings_of_the_intersect_array_that_do_not_fit_are_refused(changes, mes
     good = {"chunk_channels": 16, "chunk_rows": 3, "tile_rows": 4, "tile_columns": 4, "tiles_per_pass": 4, "passes": 3,
             "phases": 7}
     check_tiling(geometry, Tiling(**good), TINY_SNAPEA)
+    check_tiling(geometry, Tiling(**good, joined=3), TINY_SNAPEA)
     with pytest.raises(ValueError, match=message):
         check_tiling(geometry, Tiling(**good | changes), TINY_SNAPEA)
     with pytest.raises(ValueError, match="phases must be 1 to 1 in the broadcast array, not 7"):
         check_tiling(geometry, Tiling(**good), TINY)
 
 
-@pytest.mark.parametrize("phases", [1, 2, 4])
+@pytest.mark.parametrize("phases, joined", [(1, 0), (2, 0), (4, 0), (4, 2)])
 @pytest.mark.parametrize("seed", range(6))
-def test_searched_tilings_of_the_intersect_array_fit(seed, phases):
+def test_searched_tilings_of_the_intersect_array_fit(seed, phases, joined):
     geometry = random_geometry(seed, side=40)
-    work = even_work(geometry, TINY_SNAPEA, phases=phases, density_in=0.4, density_weights=0.9)
+    work = even_work(geometry, TINY_SNAPEA, phases=phases, joined=joined, density_in=0.4, density_weights=0.9)
     choice = choose_tiling(geometry, TINY_SNAPEA, work=work)
     check_tiling(geometry, choice.tiling, TINY_SNAPEA)
-    assert choice.tiling.phases == phases and choice.cost.unpack > 0
+    assert (choice.tiling.phases, choice.tiling.joined) == (phases, joined) and choice.cost.unpack > 0
     text = choice.explain()
     assert (f"phases {phases}" in text) == (phases > 1) and "unpack" in text
+    assert (f"phases {phases}, the last {joined + 1} in one round; " in text) == (joined > 0)
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_one_chunk_is_searched_for_where_a_work_needs_it(seed):
+    """And ``fits_whole`` says whether there is one: any tile of all that are legal."""
+    geometry = random_geometry(seed, side=10)
+    work = dataclasses.replace(even_work(geometry, TINY_SNAPEA, phases=3, joined=2, density_in=0.4), whole=True)
+    expected = any(tiling.chunk_channels >= geometry.in_channels and tiling.chunk_rows == geometry.kernel_rows
+                   for tiling in all_tilings(geometry, TINY_SNAPEA))
+    assert fits_whole(geometry, TINY_SNAPEA) == expected, f"seed {seed}: {geometry}"
+    if not expected:
+        with pytest.raises(ValueError, match="no tile"):
+            choose_tiling(geometry, TINY_SNAPEA, work=work)
+        return
+    tiling = choose_tiling(geometry, TINY_SNAPEA, work=work).tiling
+    assert (tiling.chunk_channels, tiling.chunk_rows) == (geometry.in_channels, geometry.kernel_rows), f"seed {seed}"
+
+
+def test_some_kernels_fit_the_weight_buffer_but_no_tile_the_slots():
+    geometries = [random_geometry(seed, side=10) for seed in range(60)]
+    roomy = dataclasses.replace(TINY_SNAPEA, name="roomy", tile_slots=1024)
+    fits = [(fits_whole(geometry, TINY_SNAPEA), fits_whole(geometry, roomy)) for geometry in geometries]
+    assert {(True, True), (False, True), (False, False)} == set(fits)
 
 
 def test_pooled_tilings_are_checked():

@@ -39,32 +39,36 @@ def test_broadcast_image_by_the_byte():
 
 
 def intersect_lane(weights, channels, rows, config):
-    """Maps and values of a lane in a round, given its weights [C, kh, kw] of the phase."""
+    """Maps and values of a lane in a round, given its weights [phases, C, kh, kw] of each phase of the round."""
     blocks = -(-len(channels) // config.block)
     bits, values = 0, []
-    columns = range(weights.shape[2])
+    columns = range(weights.shape[3])
     words = [(row, column, block) for row in rows for column in columns for block in range(blocks)]
     for number, (row, column, block) in enumerate(words):
         for channel in channels[block * config.block:(block + 1) * config.block]:
-            if weights[channel, row, column]:
-                bits |= 1 << number * config.block + channel - channels[0] - block * config.block
-                values.append(int(weights[channel, row, column]) & 255)
-    maps = bits.to_bytes(-(-len(words) * config.block // 64) * 8, "little")
+            for phase, weight in enumerate(weights[:, channel, row, column]):
+                if weight:
+                    place = (phase * len(words) + number) * config.block
+                    bits |= 1 << place + channel - channels[0] - block * config.block
+                    values.append(int(weight) & 255)
+    maps = bits.to_bytes(-(-len(weights) * len(words) * config.block // 64) * 8, "little")
     return maps + bytes(values).ljust(-(-len(values) // 8) * 8, b"\0")
 
 
-@pytest.mark.parametrize("config, number, predicts", [
-    (TINY_SNAPEA, 1, False), (TINY_SNAPEA, 3, False), (TINY_SNAPEA, 4, True), (BLOCK_32, 2, False),
-    (BLOCK_32, 2, True), (CONFIGS["snapea"], 4, False)], ids=lambda value: getattr(value, "name", value))
-def test_intersect_image_by_the_byte(config, number, predicts):
+@pytest.mark.parametrize("config, number, joined, predicts", [
+    (TINY_SNAPEA, 1, 0, False), (TINY_SNAPEA, 3, 0, False), (TINY_SNAPEA, 4, 0, True), (BLOCK_32, 2, 0, False),
+    (BLOCK_32, 2, 0, True), (CONFIGS["snapea"], 4, 0, False), (TINY_SNAPEA, 4, 2, False), (TINY_SNAPEA, 7, 3, True),
+    (TINY_SNAPEA, 4, 3, False), (BLOCK_32, 5, 3, True), (BLOCK_32, 2, 1, False), (CONFIGS["snapea"], 4, 3, False)],
+    ids=lambda value: getattr(value, "name", value))
+def test_intersect_image_by_the_byte(config, number, joined, predicts):
     rng = np.random.default_rng(1)
     step, lanes = config.block, config.lanes
     layer = random_layer(rng, "a", "input", (2 * step + 1, 5, 5), width=8, kernel=(3, 2), out_channels=lanes + 3)
     layer.weights[2] = 0
     if predicts:
         layer = with_prediction(rng, layer)
-    image = weight_image(layer, Tiling(2 * step, 2, 2, 3, 1, 1, number), config)
-    weights, at = phase_weights(layer, number), 0
+    image = weight_image(layer, Tiling(2 * step, 2, 2, 3, 1, 1, number, joined), config)
+    weights, at = phase_weights(layer, number, joined), 0
     below = dict.fromkeys(range(2 * lanes), 0) | dict(enumerate(map(int, layer.zero_below)))
     for block in (range(lanes), range(lanes, lanes + 3)):
         beats = int.from_bytes(image[at:at + 8], "little")
@@ -75,15 +79,16 @@ def test_intersect_image_by_the_byte(config, number, predicts):
             assert int.from_bytes(image[at + 8:at + 16], "little") == scale + (shift << 32)
             at += 16
         end = at + 8 * beats
-        rounds = [(phase, channels, rows) for phase in range(number)
+        shared = number - joined - 1
+        rounds = [(phases, channels, rows) for phases in [*([phase] for phase in range(shared)), range(shared, number)]
                   for channels in (range(2 * step), range(2 * step, 2 * step + 1)) for rows in (range(2), range(2, 3))]
-        for count, (phase, channels, rows) in enumerate(rounds):
+        for count, (phases, channels, rows) in enumerate(rounds):
             for lane in block:
                 start = 0 if count else int(layer.bias[lane]) - below[lane]
                 threshold = (max(int(layer.prediction.thresholds[lane]) - below[lane], NEVER)
-                             if predicts and phase == 0 else 0)
+                             if predicts and phases[0] == 0 else 0)
                 expected = start.to_bytes(4, "little", signed=True) + threshold.to_bytes(4, "little", signed=True)
-                expected += intersect_lane(weights[phase, lane], channels, rows, config)
+                expected += intersect_lane(weights[list(phases), lane], channels, rows, config)
                 assert image[at:at + len(expected)] == expected, (count, lane)
                 at += len(expected)
         assert at == end

@@ -78,15 +78,26 @@ LEGAL_PHASES = [(PLAIN, dict(phases=phases, stop_phase=stop_phase, predict=predi
                 for phases, stop_phase, predict in ((2, 0, 0), (7, 0, 0), (2, 1, 0), (4, 1, 1), (7, 6, 0), (2, 0, 1))]
 LEGAL_PHASES += [(PLAIN, dict(phases=3, signed_in=1)), (PLAIN, dict(phases=3, clamp_low=-128)),
                  (PLAIN, dict(phases=3, predict=1, signed_in=1))]
+ONE_CHUNK = PLAIN | dict(chunk_rows=3, chunk_channels=48)
+LEGAL_PHASES += [(base, dict(phases=phases, joined=joined, stop_phase=stop_phase, predict=predict))
+                 for base, phases, joined, stop_phase, predict in (
+                     (PLAIN, 2, 1, 0, 0), (PLAIN, 7, 3, 0, 0), (PLAIN, 5, 3, 1, 0), (PLAIN, 4, 2, 1, 1),
+                     (ONE_CHUNK, 2, 1, 1, 0), (ONE_CHUNK, 4, 3, 1, 0), (ONE_CHUNK, 5, 3, 2, 1))]
 #: Refused by the array of each kind.
 REFUSED_BROADCAST = [("phases", PLAIN, dict(phases=2)), ("phases", PLAIN, dict(phases=7, stop_phase=1)),
-                     ("stop_phase", PLAIN, dict(stop_phase=1)), ("predict", PLAIN, dict(predict=1))]
+                     ("stop_phase", PLAIN, dict(stop_phase=1)), ("predict", PLAIN, dict(predict=1)),
+                     ("joined", PLAIN, dict(joined=1))]
 REFUSED_INTERSECT = [
     ("phases", PLAIN, dict(stop_phase=1)), ("phases", PLAIN, dict(predict=1)),
     ("stop_phase", PLAIN, dict(phases=2, stop_phase=2)), ("stop_phase", PLAIN, dict(phases=3, stop_phase=6)),
     ("stop_phase", PLAIN, dict(phases=2, stop_phase=1, signed_in=1)),
     ("stop_phase", PLAIN, dict(phases=2, stop_phase=1, clamp_low=-1)),
     ("predict", PLAIN, dict(phases=2, predict=1, clamp_low=-128)),
+    ("joined", PLAIN, dict(joined=1)), ("joined", PLAIN, dict(phases=2, joined=2)),
+    ("joined", PLAIN, dict(phases=3, joined=2, predict=1)),
+    # Weights above 0 of another chunk would follow a stop.
+    ("joined", ONE_CHUNK, dict(phases=2, joined=1, stop_phase=1, chunk_rows=1)),
+    ("joined", ONE_CHUNK, dict(phases=4, joined=2, stop_phase=2, chunk_channels=32)),
 ]
 #: Only where a map word has 16 channels.
 REFUSED_16 = [("dense_shift", DENSE, dict(dense_shift=5)), ("chunk_channels", PLAIN, dict(chunk_channels=24))]
@@ -200,7 +211,7 @@ def test_every_field_is_held_to_its_range():
 def test_both_ends_of_a_range_come_through():
     """But for fields whose ends break a relation: those are tested with it."""
     tied = {"magic", "pool", "dense_in", "write_full", "tile_overlap", "chunk_channels", "tile_columns", "clamp_low",
-            "clamp_high", "phases", "stop_phase", "predict"}
+            "clamp_high", "phases", "stop_phase", "predict", "joined"}
     ends = {"kernel_columns": (1, 5), "chunk_rows": (1, 3), "in_channels": (32, 8191)}
     aligned = {"in_address": 256, "full_address": 256, "in_block_bytes": 256, "weight_address": 8, "in_row_bytes": 8,
                "in_segment_bytes": 8, "full_row_bytes": 8, "full_segment_bytes": 8}

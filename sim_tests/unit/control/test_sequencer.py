@@ -55,7 +55,8 @@ def jobs_of(layer, config):
     channel_chunks = chunks_of(layer["in_channels"], layer["chunk_channels"])
     row_chunks = chunks_of(layer["kernel_rows"], layer["chunk_rows"])
     chunks = [(channel, row) for channel in channel_chunks for row in row_chunks]
-    rounds = [(phase, chunk) for phase in range(layer["phases"]) for chunk in chunks]
+    phase_rounds = layer["phases"] - layer["joined"]
+    rounds = [(phase, chunk) for phase in range(phase_rounds) for chunk in chunks]
     tiles = tiles_of(layer)
     passes = [tiles[first:first + count] for first, count in chunks_of(len(tiles), layer["tiles_per_pass"])]
     for kernel, lanes in chunks_of(layer["out_channels"], config.lanes):
@@ -70,7 +71,8 @@ def jobs_of(layer, config):
                     whole = len(rounds) == 1    # its weights stay for all passes
                     first, last = tile is tiles[0], tile is tiles[-1]
                     group |= {"first_chunk": round_ == rounds[0], "last_chunk": final, "pass_first": tile is pass_[0],
-                              "stop": 0 < layer["stop_phase"] <= phase,
+                              "joined": layer["joined"] if phase == phase_rounds - 1 else 0,
+                              "stop_part": max(0, layer["stop_phase"] - phase) if layer["stop_phase"] else 7,
                               "predict": bool(layer["predict"]) and phase == 0 and chunk == chunks[-1],
                               "weights_first": first if whole else tile is pass_[0],
                               "weights_last": last if whole else tile is pass_[-1], "lanes": lanes, "words": words}
@@ -150,6 +152,7 @@ def random_layer(chance, config):
         layer["phases"] = chance.choice([1, 2, 4])
         layer["stop_phase"] = chance.randrange(layer["phases"])
         layer["predict"] = chance.randint(0, 1)
+        layer["joined"] = chance.randrange(layer["phases"])
     return layer | {"passes": passes_of(layer)}
 
 
@@ -175,7 +178,7 @@ def take(number, layers):
 
 #: (configuration, seed) of the runs of random layers.
 RANDOM_RUNS = [(name, seed) for name in ("tiny", "small", "default", "nullhop", "tiny_snapea")
-               for seed in range(4)]
+               for seed in range(20 if name == "tiny_snapea" else 4)]
 
 
 def layers_of_run(name, seed):
@@ -317,10 +320,15 @@ def test_random_layers_reach_every_loop():
                 "phases and one chunk": layer["phases"] > 1 and not chunked and channels <= stored,
                 "phases, channel and row chunks": layer["phases"] > 1 and chunked and channels > stored,
                 "phases and passes": layer["phases"] > 1 and passes,
-                "a stop": any(group["stop"] for _, group, *_ in jobs),
+                "a stop": any(group["stop_part"] == 0 for _, group, *_ in jobs),
+                "a stop within a round": any(0 < group["stop_part"] <= group["joined"] for _, group, *_ in jobs),
+                "joined phases and chunks": layer["joined"] and chunked,
+                "joined phases behind others": 0 < layer["joined"] < layer["phases"] - 1,
+                "all phases in one round": 0 < layer["joined"] == layer["phases"] - 1 and not chunked
+                and channels <= stored,
                 "a prediction": any(group["predict"] for _, group, *_ in jobs),
             }.items() if holds}
-    assert len(seen) == 18, sorted(seen)
+    assert len(seen) == 22, sorted(seen)
 
 
 def layer_of(**changes):

@@ -21,19 +21,35 @@ JOB_FLAGS = ("first_chunk", "last_chunk", "pass_first", "weights_first", "weight
 
 @dataclass
 class Round(Tile):
-    """A job: a tile and the weights of a round. ``starts``: of each lane."""
+    """A job: a tile and the weights of a round. ``starts``: of each lane; ``parts``: weights of each of its phases;
+    they add up to ``weights``."""
+    parts: list = None
     starts: np.ndarray = None
     thresholds: np.ndarray = None
     rules: dict = field(default_factory=dict)
 
     def job(self, config):
-        return super().job(config) | {"stop": self.rules.get("stop", 0), "predict": self.rules.get("predict", 0)}
+        return super().job(config) | {
+            "joined": len(self.parts) - 1, "stop_part": self.rules.get("stop_part", 7),
+            "predict": self.rules.get("predict", 0)}
 
     def add(self, y, x, lane, total):
         """``(sum, dead, products)`` of a window and lane behind this round, product by product."""
-        stop, added = self.rules.get("stop", 0), 0
-        if stop and total < 0:
+        stop_part, added = self.rules.get("stop_part", 7), 0
+        if stop_part == 0 and total < 0:
             return total, True, 0
+        for phase, part in enumerate(self.parts):
+            total, dead, products = self.add_part(part, y, x, lane, total, phase >= stop_part)
+            added += products
+            if dead:
+                return total, True, added
+        if self.rules.get("predict") and total < self.thresholds[lane]:
+            return min(total, -1), True, added
+        return total, False, added
+
+    def add_part(self, weights, y, x, lane, total, stop):
+        """The same with the weights of a phase."""
+        added = 0
         kernel_rows, kernel_columns = self.weights.shape[1:3]
         for ky in range(kernel_rows):
             for kx in range(kernel_columns):
@@ -41,13 +57,11 @@ class Round(Tile):
                 if not (0 <= row < self.values.shape[1] and 0 <= column < self.in_columns):
                     continue
                 pixel = self.values[:, row, column + self.phase]
-                for value, weight in zip(pixel, self.weights[lane, ky, kx], strict=True):
+                for value, weight in zip(pixel, weights[lane, ky, kx], strict=True):
                     if value and weight:
                         total, added = total + int(value) * int(weight), added + 1
                         if stop and total < 0:
                             return total, True, added
-        if self.rules.get("predict") and total < self.thresholds[lane]:
-            return min(total, -1), True, added
         return total, False, added
 
 
@@ -128,21 +142,28 @@ class Bench:
             for lane in range(job.lanes):
                 await self.write(ctx, array.i_starts, {"half": half, "lane": lane, "start": int(job.starts[lane]),
                                                        "threshold": int(job.thresholds[lane])})
-                weights = job.weights[lane].reshape(-1, job.weights.shape[-1])
                 number = 0
-                for tap in weights:
-                    for block in range(0, len(tap), c.block):
-                        part = np.pad(tap[block:block + c.block], (0, max(0, block + c.block - len(tap))))
-                        place = {"half": half, "lane": lane, "word": number}
-                        await self.write(ctx, array.i_phase_map,
-                                         place | {"map": sum(1 << n for n, weight in enumerate(part) if weight)})
-                        for group in range(c.block_groups):
-                            values = part[8 * group:8 * group + 8]
-                            if values.any():
-                                packed = sum((int(value) & 255) << 8 * n for n, value in enumerate(values))
-                                await self.write(ctx, array.i_phase_values, place | {"group": group, "values": packed})
+                for part in job.parts:
+                    for word in self.words_of(part[lane]):
+                        await self.write(ctx, array.i_phase_map, {
+                            "half": half, "lane": lane, "word": number,
+                            "map": sum(1 << n for n, weight in enumerate(word) if weight)})
                         number += 1
+                for number, word in enumerate(self.words_of(job.weights[lane])):
+                    for group in range(c.block_groups):
+                        values = word[8 * group:8 * group + 8]
+                        if values.any():
+                            packed = sum((int(value) & 255) << 8 * n for n, value in enumerate(values))
+                            await self.write(ctx, array.i_phase_values, {
+                                "half": half, "lane": lane, "word": number, "group": group, "values": packed})
             await self.pulse(ctx, array.i_weights_filled)
+
+    def words_of(self, weights):
+        """The channels of each word of ``weights[row, column, channel]``."""
+        block = self.config.block
+        for tap in weights.reshape(-1, weights.shape[-1]):
+            for first in range(0, len(tap), block):
+                yield np.pad(tap[first:first + block], (0, max(0, first + block - len(tap))))
 
     async def write(self, ctx, port, payload):
         ctx.set(port.payload, payload)
@@ -180,9 +201,11 @@ class Bench:
         return self
 
 
-def make_rounds(config, rng, *, tiles=1, phases=2, chunks=1, density=0.4, kernel=(3, 3), channels=None, windows=(2, 3),
-                stop=True, signed=0, stride=1, lanes=None, predict=False, passes=1, pad=0, dense=0, weights=(-60, 60)):
-    """Jobs of one kernel block: for each pass, phase, chunk and tile."""
+def make_rounds(config, rng, *, tiles=1, phases=2, joined=0, chunks=1, density=0.4, kernel=(3, 3), channels=None,
+                windows=(2, 3), stop=True, signed=0, stride=1, lanes=None, predict=False, passes=1, pad=0, dense=0,
+                weights=(-60, 60)):
+    """Jobs of one kernel block: for each pass, phase, chunk and tile; the last ``joined`` phases share a round with the
+    one before."""
     channels = channels or config.block
     lanes = min(config.lanes, 7) if lanes is None else lanes
     shape = (lanes, *kernel, channels)
@@ -190,35 +213,41 @@ def make_rounds(config, rng, *, tiles=1, phases=2, chunks=1, density=0.4, kernel
     starts, thresholds = rng.integers(-2000, 6000, lanes), rng.integers(-500, 3000, lanes)
     rows, columns = (windows[0] - 1) * stride + kernel[0] - pad, (windows[1] - 1) * stride + kernel[1] - pad
     words = -(-lanes // config.block) * config.block // config.drain
+    last = phases - joined - 1
+    rounds = [(phase, chunk) for phase in range(last + 1) for chunk in range(chunks)]
     jobs = []
     for _ in range(passes):
         shape = (chunks, tiles, channels, rows, -(-(columns + 1) // 4) * 4)
         values = rng.integers(*((-128, 127) if signed else (0, 255)), shape, endpoint=True)
         values = values * (rng.random(shape) < density)
-        for phase in range(phases):
-            for chunk in range(chunks):
-                part = chunk_weights[chunk]
-                if phases > 1 and phase == 0:
-                    part = np.maximum(part, 0)
-                elif phases > 1:
-                    part = np.where(np.arange(channels) % (phases - 1) == phase - 1, np.minimum(part, 0), 0)
-                for tile in range(tiles):
-                    single = phases * chunks == 1
-                    flags = {"first_chunk": phase == 0 and chunk == 0,
-                             "last_chunk": phase == phases - 1 and chunk == chunks - 1, "pass_first": tile == 0,
-                             "weights_first": tile == 0 and not single or not jobs,
-                             "weights_last": tile == tiles - 1}
-                    jobs.append(Round(
-                        values[chunk, tile], part, rows=windows[0], columns=windows[1], y_first=-pad, x_first=-pad,
-                        in_columns=columns, phase=1, stride=stride, signed=signed, words=words, lanes=lanes,
-                        dense=dense,
-                        flags={name: int(flag) for name, flag in flags.items()}, starts=starts, thresholds=thresholds,
-                        rules={"stop": int(stop and phase > 0),
-                               "predict": int(predict and phase == 0 and chunk == chunks - 1)}))
-    if phases * chunks == 1:
+        for phase, chunk in rounds:
+            shared = range(phase, phase + 1 if phase < last else phases)
+            parts = [phase_part(chunk_weights[chunk], number, phases) for number in shared]
+            for tile in range(tiles):
+                single = len(rounds) == 1
+                flags = {"first_chunk": (phase, chunk) == rounds[0], "last_chunk": (phase, chunk) == rounds[-1],
+                         "pass_first": tile == 0, "weights_first": tile == 0 and not single or not jobs,
+                         "weights_last": tile == tiles - 1}
+                jobs.append(Round(
+                    values[chunk, tile], sum(parts), parts=parts, rows=windows[0], columns=windows[1], y_first=-pad,
+                    x_first=-pad, in_columns=columns, phase=1, stride=stride, signed=signed, words=words, lanes=lanes,
+                    dense=dense, flags={name: int(flag) for name, flag in flags.items()}, starts=starts,
+                    thresholds=thresholds,
+                    rules={"stop_part": max(0, 1 - phase) if stop and phases > 1 else 7,
+                           "predict": int(predict and phase == 0 and chunk == chunks - 1)}))
+    if len(rounds) == 1:
         for job in jobs:
             job.flags |= {"weights_first": int(job is jobs[0]), "weights_last": int(job is jobs[-1])}
     return jobs
+
+
+def phase_part(weights, phase, phases):
+    """Those of ``weights`` that are of ``phase``: all; or those above 0, then of some channels each those below 0."""
+    if phases == 1:
+        return weights
+    if phase == 0:
+        return np.maximum(weights, 0)
+    return np.where(np.arange(weights.shape[-1]) % (phases - 1) == phase - 1, np.minimum(weights, 0), 0)
 
 
 @pytest.mark.parametrize("density", DENSITIES)
@@ -248,6 +277,20 @@ def test_shapes(seed):
                             pad=seed % 2, lanes=int(rng.integers(1, 12)), windows=(int(rng.integers(1, 3)), 2),
                             signed=seed % 2, stop=seed % 2 == 0, density=0.3)
     Bench(config, jobs, seed=seed, loaders_stall=0.3).run()
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_joined_phases(seed):
+    """All in one round; or those of negative weights, in several chunks."""
+    rng = np.random.default_rng(seed)
+    config = (TINY, SINGLE, WIDE)[seed % 3]
+    jobs = []
+    for phases in (2, 4):
+        jobs += make_rounds(config, rng, tiles=2, phases=phases, joined=phases - 1, passes=2, kernel=(2, 2), lanes=9,
+                            windows=(1, 3))
+        jobs += make_rounds(config, rng, tiles=2, phases=phases + 1, joined=phases - 1, chunks=2, kernel=(1, 3),
+                            windows=(1, 4), predict=seed % 2 == 0)
+    Bench(config, jobs, seed=seed, loaders_stall=0.2).run()
 
 
 @pytest.mark.parametrize("seed", range(3))

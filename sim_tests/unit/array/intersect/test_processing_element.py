@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from hw.array.intersect.processing_element import ProcessingElement
-from hw.config import UNPACKED, AcceleratorConfig
+from hw.config import ROUND_PHASES, UNPACKED, AcceleratorConfig
 from sim_tests.bench.stream import STALL_GRID, StreamBench
 
 TINY = AcceleratorConfig("tiny", value_width=8, groups=2, lanes=16, block=16, drain=4, weight_depth=160, tile_slots=16,
@@ -18,45 +18,57 @@ DENSITIES = (0, 1 / 64, 0.1, 0.5, 1)
 
 @dataclass
 class Scene:
-    """What the memories hold: ``tile[address, channel]``, ``weights[word, channel]`` and the
-    ``table`` of (row, column, address)."""
+    """What the memories hold: ``tile[address, channel]``, ``weights[word, channel]``, the phase of the round that each
+    of them is of, and the ``table`` of (row, column, address)."""
     config: AcceleratorConfig
     tile: np.ndarray
     weights: np.ndarray
+    phases: np.ndarray
     table: list
     signed: int
 
     @classmethod
-    def random(cls, config, rng, *, density, weight_density=0.5, signed=0, words=5, low=-128, high=127):
+    def random(cls, config, rng, *, density, weight_density=0.5, signed=0, words=5, low=-128, high=127, phases=1):
         def sparse(shape, first, last, share):
             return rng.integers(first, last, shape, endpoint=True) * (rng.random(shape) < share)
         tile = sparse((2 * config.tile_slots * 4, config.block), *((-128, 127) if signed else (0, 255)), density)
         weights = sparse((2 * config.cluster_lanes * config.weight_words, config.block), low, high, weight_density)
         table = [(int(rng.integers(3)), int(rng.integers(3)), int(rng.integers(32))) for _ in range(words)]
-        return cls(config, tile, weights, table, signed)
+        return cls(config, tile, weights, rng.integers(phases, size=weights.shape), table, signed)
+
+    @property
+    def maps(self):
+        """(address, map) of each word of each lane, by phase."""
+        lane_words = self.config.weight_words
+        for at in range(0, len(self.weights), lane_words):
+            for phase, number in itertools.product(range(ROUND_PHASES), range(len(self.table))):
+                own = self.weights[at + number] * (self.phases[at + number] == phase)
+                yield at * ROUND_PHASES + phase * len(self.table) + number, bits(own)
 
     def sum(self, task):
         """``(sum, dead, products added)`` of a task by its words, channel by channel."""
         total, added = task["sum"], 0
-        for number, (row, column, address) in enumerate(self.table):
+        for phase, (number, (row, column, address)) in itertools.product(range(task["joined"] + 1),
+                                                                         enumerate(self.table)):
             if not (task["window"]["rows"] >> row & 1 and task["window"]["columns"] >> column & 1):
                 continue
             values = self.tile[(task["window"]["address"] + address) % (2 * self.config.tile_slots * 4)]
-            weights = self.weights[task["word"] + number]
+            weights = self.weights[task["word"] + number] * (self.phases[task["word"] + number] == phase)
             for value, weight in zip(values, weights, strict=True):
                 if value and weight:
                     total += int(value) * int(weight)
                     added += 1
-                    if task["stop"] and total < 0:
+                    if phase >= task["stop_part"] and total < 0:
                         return total, 1, added
         # A stop rule is looked at when something was added, or at the end of a task without any.
-        return total, int(task["stop"] and total < 0), added
+        return total, int(total < 0 and task["joined"] >= task["stop_part"]), added
 
-    def task(self, rng, *, stop=0, start=0, everywhere=False):
+    def task(self, rng, *, stop=7, joined=0, start=0, everywhere=False):
         mask = 7 if everywhere else int(rng.integers(8))
         return {"window": {"address": int(rng.integers(16)), "rows": mask, "columns": 7 if everywhere else
                            int(rng.integers(8))}, "word": int(rng.integers(self.config.cluster_lanes))
-                * self.config.weight_words, "table": 1, "signed": self.signed, "stop": stop, "sum": start}
+                * self.config.weight_words, "table": 1, "signed": self.signed, "joined": joined, "stop_part": stop,
+                "sum": start}
 
 
 async def write(ctx, port, rows):
@@ -82,9 +94,10 @@ def run(scene, tasks, *, seed, stall=(0.0, 0.0)):
     work, ready = [], []
 
     async def load(ctx):
-        for port, value_port, words, name, size in ((pe.i_map, pe.i_values, scene.tile, "part", UNPACKED),
-                                                    (pe.i_phase_map, pe.i_phase_values, scene.weights, "group", 8)):
-            await write(ctx, port, [{"address": n, "map": bits(word)} for n, word in enumerate(words)])
+        for port, maps in ((pe.i_map, enumerate(map(bits, scene.tile))), (pe.i_phase_map, scene.maps)):
+            await write(ctx, port, [{"address": at, "map": word} for at, word in maps])
+        for value_port, words, name, size in ((pe.i_values, scene.tile, "part", UNPACKED),
+                                              (pe.i_phase_values, scene.weights, "group", 8)):
             await write(ctx, value_port, [{"address": n, name: part, "values": packed(word[size * part:][:size])}
                                           for n, word in enumerate(words) for part in range(config.block // size)])
         await write(ctx, pe.i_offset, [
@@ -154,7 +167,7 @@ def test_sums(config, density):
 def test_stalls_and_stops(stall):
     rng = np.random.default_rng(7)
     scene = Scene.random(TINY, rng, density=0.4, low=-60, high=40)
-    tasks = [scene.task(rng, stop=int(rng.integers(2)), start=int(rng.integers(0, 4000))) for _ in range(40)]
+    tasks = [scene.task(rng, stop=rng.choice([0, 7]), start=int(rng.integers(0, 4000))) for _ in range(40)]
     check(scene, tasks, seed=2, stall=stall)
 
 
@@ -166,8 +179,21 @@ def test_stops_at_any_place(seed):
     scene = Scene.random(config, rng, density=(0.05, 0.3, 1)[seed % 3], low=-128, high=(-1, 20)[seed % 2],
                          words=int(rng.integers(1, 8)))
     starts = itertools.cycle([0, 1, 300, 3000, 100_000, 10**7])
-    check(scene, [scene.task(rng, stop=int(rng.random() < 0.8), start=start, everywhere=True)
+    check(scene, [scene.task(rng, stop=0 if rng.random() < 0.8 else 7, start=start, everywhere=True)
                   for start, _ in zip(starts, range(60), strict=False)], seed=seed)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_phases_one_after_the_other(seed):
+    """Tasks of 1 to 4 phases, stopped in the first of them, in a later one, never."""
+    rng = np.random.default_rng(seed)
+    config = (TINY, WIDE)[seed % 2]
+    scene = Scene.random(config, rng, density=(0.05, 0.3, 1)[seed % 3], low=-128, high=(40, 100)[seed % 2],
+                         words=config.weight_words if seed == 7 else int(rng.integers(1, 8)), phases=ROUND_PHASES)
+    stall = STALL_GRID[-1] if seed > 4 else (0.0, 0.0)
+    check(scene, [scene.task(rng, stop=rng.choice([0, 1, 2, 3, 7]), joined=int(rng.integers(ROUND_PHASES)),
+                             start=rng.choice([-300, 0, 3000, 100_000]), everywhere=rng.random() < 0.8)
+                  for _ in range(60)], seed=seed, stall=stall)
 
 
 def test_a_multiplication_in_every_cycle():

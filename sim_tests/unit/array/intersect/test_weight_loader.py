@@ -16,10 +16,11 @@ BASE = 0x4_0000
 DENSITIES = (0, 1 / 64, 0.1, 0.5, 1)
 
 
-def layer(*, out=5, channels=3, chunk_channels=None, rows=3, columns=3, chunk_rows=None, passes=1, phases=1):
+def layer(*, out=5, channels=3, chunk_channels=None, rows=3, columns=3, chunk_rows=None, passes=1, phases=1,
+          joined=0):
     return {"out_channels": out, "in_channels": channels, "chunk_channels": chunk_channels or channels,
             "kernel_rows": rows, "kernel_columns": columns, "chunk_rows": chunk_rows or rows, "passes": passes,
-            "phases": phases}
+            "phases": phases, "joined": joined}
 
 
 def chunks_of(shape):
@@ -30,7 +31,14 @@ def chunks_of(shape):
                    range(row, min(row + shape["chunk_rows"], shape["kernel_rows"])))
 
 
-def make_lane(config, shape, phase, chunk, weights, chance):
+def rounds_of(shape):
+    """(phases, chunk) of the rounds of a pass."""
+    last = shape["phases"] - shape["joined"] - 1
+    return [(phases, chunk) for phases in [*([phase] for phase in range(last)), range(last, shape["phases"])]
+            for chunk in chunks_of(shape)]
+
+
+def make_lane(config, shape, phases, chunk, weights, chance):
     """The bytes of a lane in a round; its start beat, and the maps and values by word and group.
 
     ``weights[row, column, channel] = (phase, value)``
@@ -38,23 +46,24 @@ def make_lane(config, shape, phase, chunk, weights, chance):
     start, threshold = (chance.choice((-2 ** 31, 2 ** 31 - 1, 0, -1, chance.randrange(2 ** 31))) for _ in range(2))
     head = start.to_bytes(4, "little", signed=True) + threshold.to_bytes(4, "little", signed=True)
     channels, rows = chunk
-    bits, packed, maps, values, word = "", b"", {}, {}, 0
-    for row in rows:
-        for column in range(shape["kernel_columns"]):
-            for block in range(channels.start, channels.stop, config.block):
-                places = []
-                for channel in range(block, block + config.block):
-                    owner, value = weights.get((row, column, channel), (None, 0)) if channel in channels else (None, 0)
-                    places.append(value if owner == phase else 0)
-                # As text, the highest channel of the last word first.
-                bits = "".join("1" if value else "0" for value in reversed(places)) + bits
-                maps[word] = sum(1 << n for n, value in enumerate(places) if value)
-                packed += bytes(value for value in places if value)
-                for group in range(config.block // 8):
-                    part = bytes(places[8 * group:8 * group + 8])
-                    if any(part):
-                        values[word, group] = int.from_bytes(part, "little")
-                word += 1
+    words = [[weights.get((row, column, channel), (None, 0)) if channel in channels else (None, 0)
+              for channel in range(block, block + config.block)]
+             for row in rows for column in range(shape["kernel_columns"])
+             for block in range(channels.start, channels.stop, config.block)]
+    bits, packed, maps, values = "", b"", {}, {}
+    for phase in phases:
+        for word in words:
+            own = [value * (owner == phase) for owner, value in word]
+            # As text, the highest channel of the last word first.
+            bits = "".join("1" if value else "0" for value in reversed(own)) + bits
+            maps[len(maps)] = sum(1 << n for n, value in enumerate(own) if value)
+    for number, word in enumerate(words):
+        own = [value * (owner in phases) for owner, value in word]
+        packed += bytes(value for value in own if value)
+        for group in range(config.block // 8):
+            part = bytes(own[8 * group:8 * group + 8])
+            if any(part):
+                values[number, group] = int.from_bytes(part, "little")
     image = head + int(bits, 2).to_bytes(-(-len(bits) // 64) * 8, "little") + packed
     return image + bytes(-len(image) % 8), {"start": start, "threshold": threshold}, maps, values
 
@@ -76,16 +85,15 @@ def make_image(config, shape, chance):
             scale, shift = chance.choice((0, 65535, chance.randrange(65536))), chance.randrange(64)
             scale_image += bias.to_bytes(8, "little", signed=True) + (scale | shift << 32).to_bytes(8, "little")
             scales[lane] = {"bias": bias, "scale": scale, "shift": shift}
-        for phase in range(shape["phases"]):
-            for chunk in chunks_of(shape):
-                writes = {}
-                for lane in range(lanes):
-                    data, start, maps, values = make_lane(config, shape, phase, chunk, weights[lane], chance)
-                    part += data
-                    writes["start", lane] = start
-                    writes |= {("map", lane, word): bits for word, bits in maps.items()}
-                    writes |= {("values", lane, *place): value for place, value in values.items()}
-                rounds.append((len(scale_fills), writes))
+        for phases, chunk in rounds_of(shape):
+            writes = {}
+            for lane in range(lanes):
+                data, start, maps, values = make_lane(config, shape, phases, chunk, weights[lane], chance)
+                part += data
+                writes["start", lane] = start
+                writes |= {("map", lane, word): bits for word, bits in maps.items()}
+                writes |= {("values", lane, *place): value for place, value in values.items()}
+            rounds.append((len(scale_fills), writes))
         scale_fills.append(scales)
         # Bits 32..63 of the header mean nothing yet.
         image += (len(part) // 8).to_bytes(4, "little") + chance.randbytes(4) + scale_image + part
@@ -204,6 +212,10 @@ class Run:
 LOOPS = {
     "a round in all is loaded once": layer(passes=3),
     "phases": layer(phases=4, passes=2),
+    "phases that share the last round": layer(phases=5, joined=3, passes=2),
+    "phases of one round are loaded once": layer(out=9, phases=4, joined=3, passes=3),
+    "the same with chunks": layer(out=17, channels=33, rows=2, chunk_rows=1, chunk_channels=16, phases=3, joined=2,
+                                  passes=2),
     "kernel blocks": layer(out=37, channels=2, rows=1, columns=2),
     "row chunks with a remainder": layer(out=9, channels=4, rows=5, columns=2, chunk_rows=2, passes=2),
     "channel chunks with a remainder": layer(out=3, channels=37, rows=1, columns=1, chunk_channels=16, passes=3),
@@ -246,7 +258,8 @@ def test_random_layers(seed):
     if chance.random() < 0.5:
         channels, chunk_channels = chance.randint(1, 80), config.block * chance.randint(1, most)
     shape = layer(out=chance.choice((1, 4, 17)), channels=channels, rows=rows, columns=columns, chunk_rows=chunk_rows,
-                  chunk_channels=chunk_channels, passes=chance.randint(1, 2), phases=chance.randint(1, 3))
+                  chunk_channels=chunk_channels, passes=chance.randint(1, 2), phases=(phases := chance.randint(1, 3)),
+                  joined=chance.randrange(phases))
     Run(config, [shape], seed=f"{seed}", stall=(chance.choice((0, 0.3)), 0.2), latency=(1, 40), wait=0.5)
 
 
@@ -285,7 +298,8 @@ def test_next_round_is_worked_out_in_time():
     rounds = bench.sink(dut.o, count=32)
     cycles = bench.last_cycles
     bench.run()
-    assert rounds == [{"lanes": lanes, "words": words} for lanes in (16, 2) for _ in range(4) for words in (8, 4, 4, 2)]
+    assert rounds == [{"lanes": lanes, "words": words, "joined": 0}
+                      for lanes in (16, 2) for _ in range(4) for words in (8, 4, 4, 2)]
     # The bench counts from 1.
     assert cycles[0] == 1 + dut.LATENCY
     gaps = [after - before for before, after in zip(cycles, cycles[1:], strict=False)]
@@ -294,19 +308,21 @@ def test_next_round_is_worked_out_in_time():
     assert gaps == half + kernels + half
 
 
+@pytest.mark.parametrize("joined", (0, 1))
 @pytest.mark.parametrize("config", (TINY, WIDE), ids=lambda c: c.name)
-def test_cycles_of_a_round(config):
-    """A lane takes 4 cycles, one for each word, one for each group with values (1 if a word has none); a round 3."""
-    run = Run(config, [layer(out=8, channels=config.block, phases=3)], seed=2, latency=(2, 2))
+def test_cycles_of_a_round(config, joined):
+    """A lane takes 4 cycles, one for each map, one for each group with values (1 if a word has none); a round 3."""
+    run = Run(config, [layer(out=8, channels=config.block, phases=3, joined=joined)], seed=2, latency=(2, 2))
     expected = []
     for _, writes in run.rounds:
-        words = {place[1:] for place in writes if place[0] == "map"}
+        maps = sum(place[0] == "map" for place in writes)
+        words = {(lane, word) for lane in range(8) for word in range(9)}
         groups = {place[1:] for place in writes if place[0] == "values"}
         empty = words - {place[:2] for place in groups}
-        last = max(word for _, word in words)
+        last = 8
         # The last group of a lane has its turn even if it is empty.
         ends = {(lane, last, config.block_groups - 1) for lane in range(8)}
-        expected.append(8 * 4 + len(words) + len(groups | ends) + len(empty - {place[:2] for place in ends}) + 3)
+        expected.append(8 * 4 + maps + len(groups | ends) + len(empty - {place[:2] for place in ends}) + 3)
     assert [after - before for before, after in zip(run.filled, run.filled[1:], strict=False)] == expected[1:]
     # The first beat of the rounds comes behind the header and the scales.
     assert run.start_cycles[0] - run.data_cycles[1 + 2 * config.block] == run.dut.LATENCY
