@@ -45,9 +45,10 @@ HIGH_BITS = f"{HIGH_BITS_BUDGET:g} high bits"
 
 def use_one_thread() -> None:
     """Whatever this process computes takes one thread. Torch has the threads of the last parallel loop of Numba, whose
-    OpenMP it shares, and with more than one its small operations take many times as long."""
-    torch.set_num_threads(1)
+    OpenMP it shares, or those that Numba begins with, and with more than one its small operations take many times as
+    long."""
     numba.set_num_threads(1)
+    torch.set_num_threads(1)
 
 
 @dataclass(frozen=True)
