@@ -245,8 +245,8 @@ def _choose(quantised, layer, config, densities, work, tiling=None):
     geometry = layer.geometry(_input_shift(quantised, config) if dense else None)
     density = _density_in(layer, quantised, densities)
     if work is None:
-        most = max(phases for phases, joined in phase_counts(layer, config, NEGATIVE_CLASSES) if not joined)
-        phases, joined = (tiling.phases, tiling.joined) if tiling else (most, 0)
+        phases, joined = (tiling.phases, tiling.joined) if tiling else max(
+            count for count in phase_counts(layer, config, NEGATIVE_CLASSES) if not count[1])
         work = even_work(geometry, config, phases=phases, joined=joined, density_in=density,
                          density_weights=np.count_nonzero(layer.weights) / layer.weights.size)
     try:

@@ -80,8 +80,7 @@ def profile(layer: QuantisedLayer, inputs: list[np.ndarray], config: Accelerator
     tasks = (words > 0).mean((1, 2, 3))
     mean, windows, lanes = (cycles.mean(axis, keepdims=True) for axis in ((1, 2), 2, 1))
     variation = (cycles - windows - lanes + mean).std((1, 2)) / np.maximum(mean.ravel(), 1)
-    counts = np.count_nonzero(weights, (1, 2, 3, 4))
-    counts = np.append(counts[:phases - joined - 1], counts[phases - joined - 1:].sum())
+    counts = np.array([np.count_nonzero(weights[shared]) for shared in tiling.shared_phases])
     work = (mean.ravel(), variation, tasks, counts / layer.weights.size)
     return PhaseWork(*(tuple(map(float, part)) for part in work), joined, needs_whole(layer, phases, joined))
 

@@ -20,7 +20,9 @@ def weight_image(layer: QuantisedLayer, tiling: Tiling, config: AcceleratorConfi
     if not config.intersect:
         return b"".join(_broadcast_block(layer, first, end, tiling, config) for first, end in spans)
     phases = phase_weights(layer, tiling.phases, tiling.joined)
-    return b"".join(_intersect_block(layer, phases[:, first:end], first, end, tiling, config) for first, end in spans)
+    starts = np.stack([*layer.starts, layer.zero_below])
+    return b"".join(_intersect_block(layer, phases[:, first:end], starts[:, first:end], first, tiling, config)
+                    for first, end in spans)
 
 
 def _chunks(weights, tiling):
@@ -53,17 +55,16 @@ def _chunk_image(weights, config):
     return image.tobytes()
 
 
-def _intersect_block(layer, phases, first, end, tiling, config):
-    """Kernel block ``first .. end - 1`` of the intersect array, with its weights of each phase: header, scales, rounds.
-    """
-    zeros = np.zeros(end - first, np.int64)
-    start, thresholds, below = (values[first:end] for values in (*layer.starts, layer.zero_below))
-    rounds, last = [], tiling.phase_rounds - 1
-    for number in range(last + 1):
-        shared = phases[number:number + 1 if number < last else None]
-        for chunks in zip(*(_chunks(weights, tiling) for weights in shared), strict=True):
+def _intersect_block(layer, phases, starts, first, tiling, config):
+    """The kernel block of the intersect array that begins with lane ``first``, with its weights of each phase and its
+    ``starts``: start values, thresholds and what the requantiser adds. Header, scales, rounds."""
+    start, thresholds, below = starts
+    zeros, end = np.zeros_like(start), first + len(start)
+    rounds = []
+    for shared in tiling.shared_phases:
+        for chunks in zip(*(_chunks(phases[number], tiling) for number in shared), strict=True):
             rounds.append(_round_image(np.stack(chunks), zeros if rounds else start,
-                                       zeros if number else thresholds, config))
+                                       zeros if shared[0] else thresholds, config))
     body = b"".join(rounds)
     # The start values hold the bias, less this.
     scales = _scale_image(below, layer.scale[first:end], layer.shift[first:end], config)

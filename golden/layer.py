@@ -144,10 +144,10 @@ class QuantisedLayer:
     def starts(self) -> tuple[np.ndarray, np.ndarray]:
         """int64 [O], [O]: what the intersect array begins a sum with, and the thresholds of the prediction (0 without
         one): bias and thresholds less :attr:`zero_below`, so that a sum below 0 gives 0."""
-        thresholds = np.zeros(len(self.bias), np.int64)
+        below, thresholds = self.zero_below, np.zeros(len(self.bias), np.int64)
         if self.prediction is not None:
-            thresholds = np.maximum(self.prediction.thresholds - self.zero_below, NEVER)
-        return self.bias - self.zero_below, thresholds
+            thresholds = np.maximum(self.prediction.thresholds - below, NEVER)
+        return self.bias - below, thresholds
 
     def written(self, in_size: tuple[int, int]) -> dict[Target, tuple[int, int, int]]:
         """Shape (O, H, W) of what goes to each of :attr:`targets`; ``ValueError`` if inputs of ``in_size`` (H, W) are

@@ -145,11 +145,9 @@ def _steps(layer, tiling, stop_phase, block):
     chunks = [(first // block, ceil_div(end, block), row, row_end)
               for first, end in chunk_spans(_places(layer, block)[-1] + 1, tiling.chunk_channels)
               for row, row_end in chunk_spans(layer.weights.shape[2], tiling.chunk_rows)]
-    last = tiling.phase_rounds - 1
-    rounds = [*([phase] for phase in range(last)), range(last, tiling.phases)]
     return np.array([(phase, *chunk, 0 < stop_phase <= phase,
                       layer.prediction is not None and phase == 0 and chunk == chunks[-1], phase == phases[0])
-                     for phases in rounds for chunk in chunks for phase in phases], np.int64)
+                     for phases in tiling.shared_phases for chunk in chunks for phase in phases], np.int64)
 
 
 def _bits(present):

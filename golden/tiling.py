@@ -67,9 +67,20 @@ class Tiling:
     joined: int = 0
 
     @property
+    def shared_phases(self) -> list[range]:
+        """The phases of each round of a chunk."""
+        return share_phases(self.phases, self.joined)
+
+    @property
     def phase_rounds(self) -> int:
         """Rounds of each chunk."""
         return self.phases - self.joined
+
+
+def share_phases(phases: int, joined: int) -> list[range]:
+    """The phases of each round of a chunk: the last ``joined`` of ``phases`` share one with the phase before them."""
+    last = phases - joined - 1
+    return [*(range(phase, phase + 1) for phase in range(last)), range(last, phases)]
 
 
 def stored_channels(channels: int, config: AcceleratorConfig) -> int:

@@ -78,15 +78,13 @@ class Profile:
         self.layer, self.weights, self.high_bits = layer, layer.weights.reshape(lanes, -1), high_bits
         self.values, self.present = (np.ascontiguousarray(part.T, np.float32) for part in (windows, windows != 0))
         self.words = int(np.prod(kernel)) * sum(ceil_div(part.channels, block) for part in layer.inputs)
-        self.sums = self._sums(self.weights) + self._start()
+        self.start = layer.starts[0].astype(np.float32)[:, None]
+        self.sums = self._sums(self.weights) + self.start
         outputs = requantise(self.sums[:, :, None].astype(np.int64), layer.zero_below, layer.scale, layer.shift, low=0,
                              high=layer.high, value_width=layer.value_width)[:, :, 0]
         self.energy = outputs.astype(np.float64) ** 2 / len(windows)
         self.exact = min(float(self.exact_costs(classes).mean(dtype=np.float64))
                          for classes in (EXACT_CLASSES if stops_exactly(layer) else (0,)))
-
-    def _start(self):
-        return self.layer.starts[0].astype(np.float32)[:, None]
 
     def _sums(self, weights):
         return weights.astype(np.float32) @ self.values
@@ -109,7 +107,7 @@ class Profile:
     def exact_costs(self, classes: int) -> np.ndarray:
         """The cost of each kernel and window, [O, S], in exact mode with ``classes`` of negative weights."""
         first, *parts = phase_weights(self.layer, classes + 1).reshape(classes + 1, *self.weights.shape)
-        sums, costs = self._sums(first) + self._start(), self._cost(self._products(first), self.words)
+        sums, costs = self._sums(first) + self.start, self._cost(self._products(first), self.words)
         for weights in parts:
             ends = sums + self._sums(weights)
             costs, sums = costs + self._stopping(sums, self._products(weights), ends), ends
@@ -137,7 +135,7 @@ class Profile:
                 continue
             kinds.append(kind)
             firsts.append(first.astype(np.int8))
-            sums = self._sums(first) + self._start()
+            sums = self._sums(first) + self.start
             order, start = np.argsort(sums, axis=1), self._cost(self._products(first), self.words, bits).mean(1)
             rest = self.rest_costs(self.weights - first, sums, WEIGHT_BITS - bits)
             for classes, costs in enumerate(rest):

@@ -46,8 +46,7 @@ def simulate_intersect(run, layers, words, slots, full_counts, pooled_counts, op
     ----------
     operands : tuple of flat arrays
         Of all layers, one behind the other: ``x_maps``, ``x_values``, ``w_maps``, ``w_values`` of
-        :class:`golden.tasks.Operands`, what sums begin with and the
-        thresholds of predictions.
+        :class:`golden.tasks.Operands`, what sums begin with and the thresholds of predictions.
     beats : int array
         Beats of the rounds of each kernel block, of all layers.
     weight_words : int

@@ -8,7 +8,7 @@ from golden.formats import plan_map
 from golden.layer import LayerResult, QuantisedLayer
 from golden.network import QuantisedNetwork, gather
 from golden.tasks import Operands, pack_operands
-from golden.tiling import Geometry, Tiling, ceil_div, chunk_spans, pooled_length
+from golden.tiling import Geometry, Tiling, ceil_div, chunk_spans, pooled_length, share_phases
 from hw.config import BEAT, LOCAL_BITS, ROUND_PHASES, SEGMENT, UNPACKED, AcceleratorConfig
 from hw.descriptor import DESCRIPTOR_BYTES, FIELDS, unpack
 from hw.registers import COUNTERS
@@ -270,8 +270,7 @@ def _round_beats(operands, fields, config):
         for row, row_end in chunk_spans(fields["kernel_rows"], fields["chunk_rows"]):
             chunk = counts[:, :, row:row_end, :, first // config.block:ceil_div(end, config.block)]
             values = chunk.sum((2, 3, 4), np.int64)
-            last = len(values) - 1 - fields["joined"]
-            for phases in [*([phase] for phase in range(last)), range(last, len(values))]:
+            for phases in share_phases(len(values), fields["joined"]):
                 maps = ceil_div(len(phases) * chunk[0, 0].size * config.block, BEAT)
                 beats += 1 + maps + ceil_div(values[phases].sum(0), config.values_per_beat)
     return np.add.reduceat(beats, np.arange(0, len(beats), config.lanes))
