@@ -101,4 +101,6 @@ def _take(layer, outputs, inputs):
     if (prediction := layer.prediction) is not None:
         changes["prediction"] = replace(prediction, weights=prediction.weights[outputs][:, inputs],
                                         thresholds=prediction.thresholds[outputs])
+    if layer.turns is not None:
+        changes["turns"] = layer.turns[outputs][:, inputs]
     return replace(layer, weights=layer.weights[outputs][:, inputs], **changes)

@@ -216,7 +216,8 @@ def _with_whole_blocks(layer, quantised, config):
     prediction = layer.prediction
     if prediction is not None:
         prediction = replace(prediction, weights=_take_channels(prediction.weights, columns))
-    return replace(layer, weights=_take_channels(layer.weights, columns), prediction=prediction,
+    turns = layer.turns if layer.turns is None else _take_channels(layer.turns, columns)
+    return replace(layer, weights=_take_channels(layer.weights, columns), prediction=prediction, turns=turns,
                    in_shape=(len(columns), *layer.in_shape[1:]))
 
 

@@ -1,6 +1,7 @@
 """Phases of the weights for the intersect array: which weight belongs to which, and how many there may be.
 
-In exact mode phase 0 holds the weights above 0, and the phases behind it those below 0, the largest magnitudes first.
+In exact mode phase 0 holds the weights above 0, and the phases behind it those below 0, which take the sum furthest
+down first (:mod:`compiler.order`).
 While inputs are not below 0, a sum can then only fall from phase 1 on: once it is below 0, a ReLU gives 0 whatever
 follows, and the hardware stops. In a layer with a prediction phase 0 holds the weights that it looks at, and what is
 left follows in the same way: above 0, then below 0.
@@ -14,7 +15,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from golden.layer import QuantisedLayer
+from golden.layer import TURNS, QuantisedLayer
 from golden.tiling import MAX_PHASES, ceil_div
 from hw.config import ROUND_PHASES, AcceleratorConfig
 
@@ -25,27 +26,50 @@ MAX_CLASSES = MAX_PHASES - 1
 NEGATIVE_CLASSES = 3
 
 
-def split(weights: np.ndarray, classes: int, parts: int = 1) -> np.ndarray:
-    """Phase of each weight of ``weights[lanes, ...]`` (8-bit integers), -1 for a zero weight.
+def turns(weights: np.ndarray, falls: np.ndarray | float = 1.) -> np.ndarray:
+    """uint16, of the shape of ``weights[O, C, kh, kw]`` (8-bit integers): when each weight below 0 has its turn, a
+    fraction of :data:`golden.layer.TURNS`; any for the others.
 
-    Weights above 0 have phase 0. Those below 0 of a lane are cut into ``classes`` of equal number, the largest
-    magnitudes in phase 1; among equals those that come first in the lane do in the phases, too. The last class is cut
-    again into ``parts`` of equal number, a phase each. 0 classes: all weights that are not 0 have phase 0.
+    The largest ``|weight| * fall`` come first, with a ``fall`` above 0 for each channel, [C]; among equals those that
+    come first in the kernel. The one at place ``r`` of ``N`` has the turn ``r / N``.
+    """
+    lanes, falls = len(weights), np.broadcast_to(falls, weights.shape[1])[:, None, None]
+    products = np.minimum(weights, 0) * falls.astype(np.float32)
+    # Ascending: weights below 0 first, the largest products before all.
+    order = np.argsort(products.reshape(lanes, -1), axis=1, kind="stable")
+    negatives = np.maximum(np.count_nonzero(weights < 0, axis=(1, 2, 3)), 1)[:, None]
+    places, found = np.minimum(np.arange(order.shape[1]), negatives - 1), np.empty(order.shape, np.uint16)
+    np.put_along_axis(found, order, np.minimum(-(-places * TURNS // negatives), TURNS - 1).astype(np.uint16), axis=1)
+    return found.reshape(weights.shape)
+
+
+def bend_turns(even: np.ndarray, bends: np.ndarray | float) -> np.ndarray:
+    """``turns`` whose first classes are smaller than the last ones: turn t of a kernel becomes
+    ``log(1 + t * (e ** bend - 1)) / bend``. ``bends`` [O] or one for all: 0 (as they are) or above."""
+    bends = np.broadcast_to(bends, len(even))[:, None, None, None]
+    curve = np.maximum(bends, 1e-9)
+    bent = np.ceil(TURNS / curve * np.log1p(even / TURNS * np.expm1(curve)))
+    return np.where(bends > 0, np.minimum(bent, TURNS - 1), even).astype(np.uint16)
+
+
+def split(weights: np.ndarray, turns: np.ndarray, classes: int, parts: int = 1) -> np.ndarray:
+    """Phase of each weight of ``weights[O, ...]``, -1 for a zero weight.
+
+    Weights above 0 have phase 0. Those below 0 are cut by their ``turns`` into ``classes`` of equal turns, the first of
+    which is phase 1. The last class is cut again into ``parts`` of equal turns, a phase each. 0 classes: all weights
+    that are not 0 have phase 0.
     """
     phase = np.where(weights != 0, 0, -1).astype(np.int8)
     if not classes:
         return phase
-    lanes = weights.reshape(len(weights), -1).astype(np.int8)
-    # Ascending: negative weights first, the largest magnitudes before all. Stable, and linear in time for 8 bits.
-    order = np.argsort(lanes, axis=1, kind="stable")
-    negatives = np.count_nonzero(lanes < 0, axis=1, keepdims=True)
-    rank = np.arange(lanes.shape[1])
-    part = rank * classes * parts // np.maximum(negatives, 1)
-    ranked = np.where(rank < negatives, 1 + np.where(part < (classes - 1) * parts, part // parts,
-                                                     part - (classes - 1) * (parts - 1)), 0).astype(np.int8)
-    classed = np.empty_like(ranked)
-    np.put_along_axis(classed, order, ranked, axis=1)
-    return np.where(weights < 0, classed.reshape(weights.shape), phase)
+    part = turns.astype(np.int32) * (classes * parts) // TURNS
+    classed = 1 + np.where(part < (classes - 1) * parts, part // parts, part - (classes - 1) * (parts - 1))
+    return np.where(weights < 0, classed, phase).astype(np.int8)
+
+
+def rest_weights(layer: QuantisedLayer) -> np.ndarray:
+    """The weights of ``layer`` that its prediction has not looked at."""
+    return layer.weights if layer.prediction is None else layer.weights - layer.prediction.weights
 
 
 def phase_weights(layer: QuantisedLayer, phases: int, joined: int = 0) -> np.ndarray:
@@ -53,13 +77,12 @@ def phase_weights(layer: QuantisedLayer, phases: int, joined: int = 0) -> np.nda
     the weights of ``layer``. The last ``joined`` of ``phases`` share a round with the one before: they are cut
     from one class, unless that one holds the weights above 0. ``ValueError`` if there are not 1 or more rounds, 2 or
     more with a prediction."""
-    first, rest = [], layer.weights
-    if layer.prediction is not None:
-        first, rest = [layer.prediction.weights], layer.weights - layer.prediction.weights
+    first, rest = [] if layer.prediction is None else [layer.prediction.weights], rest_weights(layer)
     if phases - joined <= len(first):
         raise ValueError(f"layer {layer.name} needs {len(first) + 1} rounds or more, not {phases - joined}")
     rounds = phases - joined - len(first) - 1
-    phase = split(rest, rounds, joined + 1) if rounds > 0 else split(rest, joined)
+    when = turns(rest) if layer.turns is None else layer.turns
+    phase = split(rest, when, rounds, joined + 1) if rounds > 0 else split(rest, when, joined)
     return np.stack([*first, *(np.where(phase == number, rest, 0) for number in range(phases - len(first)))],
                     dtype=np.int8, casting="unsafe")
 

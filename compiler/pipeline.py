@@ -20,6 +20,7 @@ from .emit import Program, check_network, compile_network
 from .graph import Network
 from .model import Model
 from .onnx import HostPart, largest_difference, load_proto, read_proto, simplify, tolerance
+from .order import order_network
 from .phases import NEGATIVE_CLASSES
 from .predictions import load_predictions
 from .profile import kernel_work, profile_network
@@ -27,8 +28,9 @@ from .quantise import quantise
 
 #: Calibration inputs that densities are taken from.
 DENSITY_INPUTS = 4
-#: Calibration inputs that the intersect array's phases are chosen on, and those that its clusters are balanced on.
-PROFILE_INPUTS, BALANCE_INPUTS = 1, 8
+#: Calibration inputs that the intersect array's phases are chosen on, those that weights are ordered on, and those that
+#: clusters are balanced on.
+PROFILE_INPUTS, ORDER_INPUTS, BALANCE_INPUTS = 1, 4, 8
 #: Bytes of a network's name that an image holds.
 NAME_BYTES = 27
 
@@ -84,9 +86,10 @@ def compile_quantised(quantised: QuantisedNetwork, inputs: list[np.ndarray], con
                       densities: dict[str, float] | None = None, negative_classes: int = NEGATIVE_CLASSES) -> Program:
     """The program of ``quantised``.
 
-    For the intersect array, a profile on the first ``PROFILE_INPUTS`` of the integer ``inputs`` [C, H, W] decides how
-    many phases each layer has (:func:`compiler.profile.profile_network`), all of them which cluster gets which of its
-    kernels (:func:`compiler.balance.balance`).
+    For the intersect array, the first ``ORDER_INPUTS`` of the integer ``inputs`` [C, H, W] decide in which order the
+    weights below 0 have their turns (:func:`compiler.order.order_network`), a profile on the first ``PROFILE_INPUTS``
+    how many phases each layer has (:func:`compiler.profile.profile_network`), all of them which cluster gets which of
+    its kernels (:func:`compiler.balance.balance`).
 
     Parameters
     ----------
@@ -107,8 +110,10 @@ def compile_quantised(quantised: QuantisedNetwork, inputs: list[np.ndarray], con
     check_network(quantised, config)
     if not config.intersect:
         return compile_network(quantised, config, densities=densities)
-    runs = [run_network(quantised, x)[0] for x in inputs[:PROFILE_INPUTS]]
-    profiles = profile_network(quantised, runs, config, densities or {}, negative_classes)
+    runs = [run_network(quantised, x)[0] for x in inputs[:ORDER_INPUTS]]
+    if negative_classes:
+        quantised = order_network(quantised, runs, config)
+    profiles = profile_network(quantised, runs[:PROFILE_INPUTS], config, densities or {}, negative_classes)
     balanced = balance(quantised, kernel_work(quantised, inputs, profiles, config), config)
     return compile_network(balanced, config, densities=densities,
                            work={name: found.work for name, found in profiles.items()})

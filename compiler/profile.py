@@ -2,6 +2,7 @@
 
 Source: golden/README.md, "Intersect array"; golden/tasks.py.
 """
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -9,7 +10,7 @@ import numpy as np
 from golden.cycles import PhaseWork, task_cycles
 from golden.layer import QuantisedLayer
 from golden.network import QuantisedNetwork, gather, run_network
-from golden.tasks import walk_tasks
+from golden.tasks import Tasks, walk_tasks
 from golden.tiling import Tiling
 from hw.config import AcceleratorConfig
 
@@ -65,16 +66,12 @@ def fewest_phases(cycles: list[float]) -> int:
 def profile(layer: QuantisedLayer, inputs: list[np.ndarray], config: AcceleratorConfig, phases: int,
             joined: int = 0) -> PhaseWork:
     """The work of ``layer`` in ``phases`` phases, of which the last ``joined`` share a round, for ``inputs`` [C, H, W],
-    on ``PROFILE_ROWS`` rows of windows of each; in chunks of as many channels as the weight buffer has room for, one
-    block at least, and all rows of the kernel."""
-    weights = phase_weights(layer, phases, joined)
-    taps = layer.weights[0, 0].size
-    chunk = max(config.weight_words // taps, 1) * config.block
-    tiling = Tiling(chunk, layer.weights.shape[2], 1, 1, 1, 1, phases, joined)
-    strips = [part for x in inputs for part in _strips(layer, x, config, tiling, weights, PROFILE_ROWS)]
-    shape, windows = (tiling.phase_rounds, -1), sum(part.sums[..., 0].size for part in strips)
+    on ``PROFILE_ROWS`` rows of windows of each, in the chunks of :func:`profile_tiling`."""
+    weights, tiling = phase_weights(layer, phases, joined), profile_tiling(layer, config, phases, joined)
+    parts = [part for x in inputs for part in strips(layer, x, config, tiling, weights, PROFILE_ROWS)]
+    shape, windows = (tiling.phase_rounds, -1), sum(part.sums[..., 0].size for part in parts)
     # [rounds of a chunk, chunks, windows, lanes].
-    products, words = (np.concatenate([getattr(part, f"round_{name}") for part in strips], axis=1).reshape(
+    products, words = (np.concatenate([getattr(part, f"round_{name}") for part in parts], axis=1).reshape(
         *shape, windows, len(layer.weights)) for name in ("products", "words"))
     cycles = task_cycles(products, words).sum(1)
     tasks = (words > 0).mean((1, 2, 3))
@@ -83,6 +80,12 @@ def profile(layer: QuantisedLayer, inputs: list[np.ndarray], config: Accelerator
     counts = np.array([np.count_nonzero(weights[shared]) for shared in tiling.shared_phases])
     work = (mean.ravel(), variation, tasks, counts / layer.weights.size)
     return PhaseWork(*(tuple(map(float, part)) for part in work), joined, needs_whole(layer, phases, joined))
+
+
+def profile_tiling(layer: QuantisedLayer, config: AcceleratorConfig, phases: int, joined: int = 0) -> Tiling:
+    """Chunks of as many channels as the weight buffer has room for, one block at least, and all rows of the kernel."""
+    chunk = max(config.weight_words // layer.weights[0, 0].size, 1) * config.block
+    return Tiling(chunk, layer.weights.shape[2], 1, 1, 1, 1, phases, joined)
 
 
 def kernel_work(quantised: QuantisedNetwork, inputs: list[np.ndarray], profiles: dict[str, Profile],
@@ -95,16 +98,17 @@ def kernel_work(quantised: QuantisedNetwork, inputs: list[np.ndarray], profiles:
     for x in inputs:
         maps = run_network(quantised, x)[0]
         for layer in quantised.layers:
-            strips = _strips(layer, gather(maps, layer.inputs), config, profiles[layer.name].tiling,
-                             weights[layer.name], BALANCE_ROWS)
-            cycles = sum(task_cycles(part.round_products, part.round_words).sum((1, 2)) for part in strips)
+            parts = strips(layer, gather(maps, layer.inputs), config, profiles[layer.name].tiling, weights[layer.name],
+                           BALANCE_ROWS)
+            cycles = sum(task_cycles(part.round_products, part.round_words).sum((1, 2)) for part in parts)
             found[layer.name] = found[layer.name] + cycles / max(cycles.sum(), 1) / len(inputs)
     return found
 
 
-def _strips(layer, x, config, tiling, weights, count):
-    """The :class:`~golden.tasks.Tasks` of ``count`` rows of windows, in the rounds of ``tiling``; ``weights``: those of
-    each phase."""
+def strips(layer: QuantisedLayer, x: np.ndarray, config: AcceleratorConfig, tiling: Tiling, weights: np.ndarray,
+           count: int) -> Iterator[Tasks]:
+    """The tasks of ``count`` rows of windows of ``layer`` on ``x`` [C, H, W], a row each, in the rounds of ``tiling``;
+    ``weights``: those of each phase."""
     rows, kernel_rows = layer.full_shape[1], layer.weights.shape[2]
     padded = np.pad(x, ((0, 0), (layer.pad[0], kernel_rows), (0, 0)))
     for row in np.unique(((np.arange(count) + 0.5) * rows / count).astype(int)):

@@ -11,6 +11,8 @@ from .tiling import Geometry, pooled_length
 
 #: A threshold that no sum is below.
 NEVER = -1 << 31
+#: Turns are fractions of it.
+TURNS = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,9 @@ class QuantisedLayer:
     value_width : int
     prediction : Prediction or None
         Only with ``low`` 0. Configurations with the intersect array alone can run it.
+    turns : uint16 array [O, C, kh, kw], optional
+        When each weight below 0 has its turn in exact mode, as a fraction of :data:`TURNS` (golden/README.md): outputs
+        do not depend on it. ``None``: as the compiler has it without a calibration input.
 
     Raises
     ------
@@ -99,6 +104,7 @@ class QuantisedLayer:
     full: Target | None = None
     value_width: int = 8
     prediction: Prediction | None = None
+    turns: np.ndarray | None = None
 
     def __post_init__(self):
         if self.prediction is not None:

@@ -20,7 +20,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from compiler.emit import choose_layer
-from compiler.phases import NEGATIVE_CLASSES, phase_counts
+from compiler.order import order
+from compiler.phases import NEGATIVE_CLASSES, phase_counts, stops_exactly
 from compiler.profile import profile
 from golden.layer import QuantisedLayer
 from golden.network import QuantisedNetwork, gather, run_network
@@ -142,6 +143,8 @@ def _estimator(network, x, config):
 
     def cycles(layer, classes):
         inputs = [gather(maps, layer.inputs)]
+        if stops_exactly(layer):
+            layer = replace(layer, turns=order(layer, inputs, config))
         return min(choose_layer(network, layer, config, densities, profile(layer, inputs, config, *phases))
                    .cost.cycles for phases in phase_counts(layer, config, classes))
     return cycles

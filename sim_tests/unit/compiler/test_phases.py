@@ -1,52 +1,100 @@
 """Phases of the weights: the split against a plain sort, and how many a layer may have."""
+import math
 from dataclasses import replace
+from fractions import Fraction
+from itertools import product
 
 import numpy as np
 import pytest
 
-from compiler.phases import needs_whole, phase_counts, phase_weights, split, stop_phase, stops_exactly
-from golden.layer import Slice
+from compiler.phases import (
+    bend_turns,
+    needs_whole,
+    phase_counts,
+    phase_weights,
+    split,
+    stop_phase,
+    stops_exactly,
+    turns,
+)
+from golden.layer import TURNS, Slice
 from hw.configs import CONFIGS
 from sim_tests.golden_model.random_layers import random_layer, with_prediction
 
 SNAPEA, TINY = CONFIGS["snapea"], CONFIGS["tiny_snapea"]
 
 
-def plain_split(lane, classes, parts):
+def plain_turns(lane, falls):
+    """Turn of each weight below 0 of a list of them, by a plain sort; None for the others."""
+    below = sorted((weight * fall, at) for at, (weight, fall) in enumerate(zip(lane, falls, strict=True)) if weight < 0)
+    found = [None] * len(lane)
+    for place, (_, at) in enumerate(below):
+        found[at] = min(math.ceil(Fraction(place * TURNS, len(below))), TURNS - 1)
+    return found
+
+
+def plain_split(lane, turns, classes, parts):
     """Phase of each weight of a list of them."""
-    phases = [0 if weight > 0 or classes == 0 and weight else -1 for weight in lane]
-    if classes == 0:
-        return phases
-    negatives = sorted((weight, at) for at, weight in enumerate(lane) if weight < 0)
-    for rank, (_, at) in enumerate(negatives):
-        # In which of so many equal classes it lies, and in which of its equal parts.
-        number = rank * classes // len(negatives)
-        part = rank * classes * parts // len(negatives) - number * parts
-        phases[at] = 1 + number + (part if number == classes - 1 else 0)
+    phases = []
+    for weight, turn in zip(lane, turns, strict=True):
+        # In which of so many equal classes it is, and in which of its equal parts.
+        number, part = int(turn) * classes // TURNS, int(turn) * classes * parts // TURNS % parts
+        phases.append(-1 if not weight else 0 if weight > 0 or not classes else
+                      1 + number + (part if number == classes - 1 else 0))
     return phases
 
 
-@pytest.mark.parametrize("parts", [1, 2, 4])
-@pytest.mark.parametrize("classes", range(7))
-@pytest.mark.parametrize("seed", range(10))
-def test_split_is_that_of_a_plain_sort(seed, classes, parts):
-    rng = np.random.default_rng(seed)
+def random_weights(rng):
     # Few magnitudes: many are equal.
     limit = int(rng.choice([1, 3, 128]))
     weights = rng.integers(-limit, limit, (5, int(rng.integers(1, 20)), 2, 3))
     weights[1], weights[2] = 0, np.abs(weights[2])
     weights[3] = -1 - np.abs(weights[3]) % 128
-    found = split(weights, classes, parts)
-    assert found.shape == weights.shape
+    return weights
+
+
+@pytest.mark.parametrize("even", [False, True])
+@pytest.mark.parametrize("seed", range(20))
+def test_turns_are_those_of_a_plain_sort(seed, even):
+    rng = np.random.default_rng(seed)
+    weights = random_weights(rng)
+    # Powers of two, so that products are equal or not as they are in integers.
+    falls = np.ones(weights.shape[1]) if even else 2. ** rng.integers(-3, 4, weights.shape[1])
+    found = turns(weights) if even else turns(weights, falls)
+    assert found.shape == weights.shape and found.dtype == np.uint16
     for lane in range(5):
-        expected = plain_split(weights[lane].ravel().tolist(), classes, parts)
+        expected = plain_turns(weights[lane].ravel().tolist(), np.repeat(falls, 6).tolist())
+        for turn, other in zip(found[lane].ravel().tolist(), expected, strict=True):
+            assert other in (None, turn), f"seed {seed}"
+
+
+def test_turns_of_as_many_weights_as_there_are_places_between():
+    """The largest kernels have more weights than there are turns; none of them wraps."""
+    weights = np.full((1, TURNS + 5, 1, 1), -1)
+    found = turns(weights)[0, :, 0, 0].astype(int)
+    assert found[0] == 0 and found[-1] == TURNS - 1 and (np.diff(found) >= 0).all()
+    assert (bend_turns(turns(weights), 4.5)[0, :, 0, 0].astype(int)[[0, -1]] == [0, TURNS - 1]).all()
+
+
+@pytest.mark.parametrize("parts", [1, 2, 4])
+@pytest.mark.parametrize("classes", range(7))
+@pytest.mark.parametrize("seed", range(10))
+def test_split_is_that_of_plain_fractions(seed, classes, parts):
+    rng = np.random.default_rng(seed)
+    weights = random_weights(rng)
+    when = rng.integers(0, TURNS, weights.shape).astype(np.uint16)
+    when[4] = np.where(when[4] & 1, TURNS - 1, 0)
+    found = split(weights, when, classes, parts)
+    assert found.shape == weights.shape and found.dtype == np.int8
+    for lane in range(5):
+        expected = plain_split(weights[lane].ravel().tolist(), when[lane].ravel().tolist(), classes, parts)
         assert found[lane].ravel().tolist() == expected, f"seed {seed}"
 
 
 @pytest.mark.parametrize("classes", [1, 2, 3, 6])
 def test_classes_are_of_equal_number_with_the_largest_magnitudes_first(classes):
     weights = np.random.default_rng(0).integers(-127, 128, (4, 64, 3, 3))
-    phase = split(weights, classes)
+    phase = split(weights, turns(weights), classes)
     for lane in range(4):
         counts = [int((phase[lane] == 1 + number).sum()) for number in range(classes)]
         assert max(counts) - min(counts) <= 1 and sum(counts) == (weights[lane] < 0).sum()
@@ -54,9 +102,25 @@ def test_classes_are_of_equal_number_with_the_largest_magnitudes_first(classes):
         assert all(before.max() <= after.min() for before, after in zip(parts, parts[1:], strict=False))
 
 
+@pytest.mark.parametrize("bend", [0.5, 1.5, 4.5])
+@pytest.mark.parametrize("classes", [2, 3, 6])
+def test_a_bend_makes_the_first_classes_small(classes, bend):
+    weights = -np.random.default_rng(0).integers(1, 128, (2, 64, 3, 3))
+    even = turns(weights)
+    # One bend for each kernel: the second one has none.
+    phase = split(weights, bend_turns(even, np.array([bend, 0])), classes)
+    ends = np.cumsum([(phase[0] == 1 + number).sum() for number in range(classes)])
+    expected = np.expm1(bend * np.arange(1, classes + 1) / classes) / np.expm1(bend) * 576
+    assert np.abs(ends - expected).max() <= 1
+    assert (phase[1] == split(weights, even, classes)[1]).all()
+    parts = [weights[0][phase[0] == 1 + number] for number in range(classes)]
+    assert all(before.max() <= after.min() for before, after in zip(parts, parts[1:], strict=False))
+
+
 def test_only_the_last_class_is_cut_again():
     weights = np.random.default_rng(0).integers(-127, 128, (4, 64, 3, 3))
-    whole, cut = split(weights, 3), split(weights, 3, 4)
+    when = turns(weights)
+    whole, cut = split(weights, when, 3), split(weights, when, 3, 4)
     assert (np.minimum(cut, 3) == whole).all()
     for lane in range(4):
         counts = [int((cut[lane] == phase).sum()) for phase in range(3, 7)]
@@ -122,9 +186,11 @@ def test_weights_of_joined_phases_are_of_one_class(signed_in, predicts):
     if predicts:
         layer = with_prediction(np.random.default_rng(1), layer)
     rest = layer.weights - layer.prediction.weights if predicts else layer.weights
-    for phases, joined, phase in ((4, 3, split(rest, 3)), (5, 3, split(rest, 1, 4)), (6, 3, split(rest, 2, 4)),
-                                  (4, 1, split(rest, 2, 2)), (4, 2, split(rest, 1, 3)), (4, 0, split(rest, 3))):
-        found = phase_weights(layer, first + phases, joined)
+    own = np.random.default_rng(2).integers(0, TURNS, rest.shape).astype(np.uint16)
+    for when, (phases, joined, cut) in product((None, own), ((4, 3, (3,)), (5, 3, (1, 4)), (6, 3, (2, 4)),
+                                                             (4, 1, (2, 2)), (4, 2, (1, 3)), (4, 0, (3,)))):
+        phase = split(rest, turns(rest) if when is None else when, *cut)
+        found = phase_weights(replace(layer, turns=when), first + phases, joined)
         assert found.dtype == np.int8 and (found.sum(0, np.int64) == layer.weights).all()
         assert not predicts or (found[0] == layer.prediction.weights).all()
         for number in range(phases):
