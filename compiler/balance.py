@@ -2,7 +2,9 @@
 
 A cluster has every ``clusters``-th lane of a kernel block, and waits for the others at the end of each round of a tile.
 How much a kernel has to multiply depends on its weights and on how early its sums stop, which a profile tells
-(:mod:`compiler.profile`). The order of a layer's output channels is free as long as those who read them know it.
+(:mod:`compiler.profile`). Clusters are balanced on each calibration input, not on their mean: so kernels that have much
+to do for the same inputs are kept apart. The order of a layer's output channels is free as long as those who read them
+know it.
 
 Source: golden/README.md, "Intersect array"; V. Akhlaghi et al., "SnaPEA", ISCA 2018, section V (load balance).
 """
@@ -19,7 +21,7 @@ def balance(network: QuantisedNetwork, work: dict[str, np.ndarray], config: Acce
     """``network`` with the output channels of its layers in an order that balances the clusters of ``config``.
 
     Channels stay in their kernel block. Maps that the user wants, and those that are read or written in part, keep
-    their order. ``work``: of each layer, ``[rounds, lanes]``.
+    their order. ``work``: of each layer, as of :func:`kernel_order`.
     """
     for layer in network.layers:
         if _movable(network, layer):
@@ -28,7 +30,8 @@ def balance(network: QuantisedNetwork, work: dict[str, np.ndarray], config: Acce
 
 
 def kernel_order(work: np.ndarray, config: AcceleratorConfig) -> np.ndarray:
-    """Which output channel each lane gets, ``[lanes]``, given the ``work[rounds, lanes]`` of each channel.
+    """Which output channel each lane gets, ``[lanes]``, given the ``work[rounds, lanes]`` of each channel: in the
+    rounds of one input, then in those of the next.
 
     In each kernel block the sum of the squares of the clusters' work in each round is made small: the channel with most
     work comes first and goes where it adds least, then pairs of channels change places as long as that helps.

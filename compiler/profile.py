@@ -18,7 +18,7 @@ from .emit import choose_layer
 from .phases import needs_whole, phase_counts, phase_weights, stop_phase
 
 #: Rows of windows that a layer is profiled on, spread evenly, and those of each input that its kernels are compared on.
-PROFILE_ROWS, BALANCE_ROWS = 4, 2
+PROFILE_ROWS, BALANCE_ROWS = 4, 4
 #: What more rounds must save, as a fraction of a layer's cycles.
 LEAST_GAIN = 0.005
 
@@ -90,9 +90,10 @@ def profile_tiling(layer: QuantisedLayer, config: AcceleratorConfig, phases: int
 
 def kernel_work(quantised: QuantisedNetwork, inputs: list[np.ndarray], profiles: dict[str, Profile],
                 config: AcceleratorConfig) -> dict[str, np.ndarray]:
-    """For each layer what its kernels take in each round, ``[rounds, lanes]``: cycles of a PE, as a share of the
-    layer's, means of the integer ``inputs`` [C, H, W] on ``BALANCE_ROWS`` rows of windows of each."""
-    found = dict.fromkeys(profiles, 0)
+    """For each layer what its kernels take in each round of each of the integer ``inputs`` [C, H, W],
+    ``[inputs * rounds, lanes]``: cycles of a PE, as a share of the layer's for that input, on ``BALANCE_ROWS`` rows of
+    windows."""
+    found = {name: [] for name in profiles}
     weights = {layer.name: phase_weights(layer, profiles[layer.name].tiling.phases, profiles[layer.name].tiling.joined)
                for layer in quantised.layers}
     for x in inputs:
@@ -101,8 +102,8 @@ def kernel_work(quantised: QuantisedNetwork, inputs: list[np.ndarray], profiles:
             parts = strips(layer, gather(maps, layer.inputs), config, profiles[layer.name].tiling, weights[layer.name],
                            BALANCE_ROWS)
             cycles = sum(task_cycles(part.round_products, part.round_words).sum((1, 2)) for part in parts)
-            found[layer.name] = found[layer.name] + cycles / max(cycles.sum(), 1) / len(inputs)
-    return found
+            found[layer.name].append(cycles / max(cycles.sum(), 1))
+    return {name: np.concatenate(parts) for name, parts in found.items()}
 
 
 def strips(layer: QuantisedLayer, x: np.ndarray, config: AcceleratorConfig, tiling: Tiling, weights: np.ndarray,

@@ -82,3 +82,12 @@ def test_no_exchange_of_two_kernels_helps():
             other = order.copy()
             other[[a, b]] = order[[b, a]]
             assert squares(other) >= best * (1 - 1e-6)
+
+
+def test_kernels_that_work_for_the_same_inputs_are_kept_apart():
+    """All kernels have the same mean; the first 8 have much to do for one input, the others for the other one."""
+    work = np.ones((2, 16))
+    work[0, :8] = work[1, 8:] = 5
+    order = kernel_order(work, TINY)
+    for cluster in range(TINY.clusters):
+        assert np.count_nonzero(order[cluster::TINY.clusters] < 8) == 8 // TINY.clusters
