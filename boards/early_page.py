@@ -66,6 +66,14 @@ PREDICTED_NOTES = """
   largest of their kernel, so that exact mode has no more products than the predictions; as many outputs of each layer
   are 0 as are predicted to be, wherever they are. Neither is retrained.
 """
+WIDE_HEAD = """
+## More memory
+
+`{wide}` has as many PEs as `{intersect}`, in more groups of fewer clusters, and tiles of twice the size: each PE has
+weights of twice as many kernels, so that fewer PEs wait for others, and a tile is loaded for more windows. What that
+takes is under Area. Thousands of cycles:
+
+"""
 #: The largest chip of the boards that the open tools route.
 CHIP = "xc7z020"
 AREA_HEAD = """
@@ -79,6 +87,10 @@ AREA_NOTES = """
 MACs of the float network for each cycle and 1,000 LUTs:
 
 """
+
+
+#: Columns of the first table.
+MAIN = ("broadcast", "intersect", "exact")
 
 
 def early_page(results: dict[str, dict], benchmarks: dict[str, Benchmark], columns: dict[str, tuple[str, int]],
@@ -98,6 +110,9 @@ def early_page(results: dict[str, dict], benchmarks: dict[str, Benchmark], colum
                  for name, result in results.items() for column in result["predictive"]["outcomes"]]
     return (HEAD.format(multipliers=multipliers)
             + (markdown_table(rows) if rows else "No network has been measured.\n") + notes
+            + (WIDE_HEAD.format(wide=configs["wide"].name, intersect=configs["intersect"].name)
+               + markdown_table([_wide_row(benchmarks[name], result, multipliers) for name, result in results.items()])
+               if rows else "")
             + (PREDICTED_HEAD + markdown_table(predicted) + PREDICTED_NOTES
                + _verdict(results, benchmarks) if predicted else "")
             + _area(results, benchmarks, configs)
@@ -129,7 +144,7 @@ def _holds(measure, found, column, control):
 
 def _area(results, benchmarks, configs):
     """What both arrays take of a chip, and what they do for it."""
-    sizes = {column: synthesised(configs[column]) for column in ("broadcast", "intersect")}
+    sizes = {column: synthesised(configs[column]) for column in ("broadcast", "intersect", "wide")}
     chip = CHIPS[CHIP]
     rows = [{"array": f"{column} (`{configs[column].name}`)"} | ({
         "LUT": f"{size.luts:,}", "FF": f"{size.flip_flops:,}", "DSP": f"{size.dsps}",
@@ -140,9 +155,9 @@ def _area(results, benchmarks, configs):
     text = AREA_HEAD.format(multipliers=configs["exact"].total_lanes) + markdown_table(rows)
     if not all(sizes.values()) or not results:
         return text
-    luts = {column: sizes["broadcast" if column == "broadcast" else "intersect"].luts for column in configs}
+    luts = {column: sizes["broadcast" if column == "broadcast" else "intersect"].luts for column in MAIN}
     rows = [{"network": benchmarks[name].title}
-            | {column: f"{1000 * result['macs'] / result[column]['cycles'] / luts[column]:.2f}" for column in configs}
+            | {column: f"{1000 * result['macs'] / result[column]['cycles'] / luts[column]:.2f}" for column in MAIN}
             | {f"predicted, loss {budget:g}": f"{1000 * result['macs'] / run['cycles'] / luts['exact']:.2f}"
                for budget in BUDGETS[1:2] for run in [result["predictive"]["runs"][f"{budget:g}"]]}
             for name, result in results.items()]
@@ -174,16 +189,28 @@ def _predicted_row(benchmark, result, column):
 
 
 def _row(benchmark, result, multipliers):
-    cycles = {column: result[column]["cycles"] for column in ("broadcast", "intersect", "exact")}
+    cycles = {column: result[column]["cycles"] for column in MAIN}
     counts = result["counts"]
     row = {"network": benchmark.title, "dense": f"{result['macs'] / multipliers / 1e3:,.0f}"}
     row |= {column: f"{value / 1e3:,.0f}" for column, value in cycles.items()}
     row |= {"gain": f"{cycles['intersect'] / cycles['exact']:.3f}x",
             "exact over broadcast": f"{cycles['broadcast'] / cycles['exact']:.2f}x",
-            "utilisation": f"{100 * result['exact']['lane_cycles'] / cycles['exact'] / multipliers:.1f} %",
+            "utilisation": _utilisation(result["exact"], multipliers),
             "products: skip / exact / oracle": " / ".join(f"{counts[key] / 1e6:,.1f}"
                                                           for key in ("skipping", "products", "oracle")),
             "clipped": f"{100 * counts['clipped'] / counts['outputs']:.0f} %",
             "mJ: broadcast / intersect / exact": " / ".join(f"{result[column]['energy'] / MILLI:,.2f}"
                                                             for column in cycles)}
     return row
+
+
+def _wide_row(benchmark, result, multipliers):
+    cycles = {column: result[column]["cycles"] for column in ("wide", "wide exact")}
+    return {"network": benchmark.title, "zero skip": f"{cycles['wide'] / 1e3:,.0f}",
+            "exact": f"{cycles['wide exact'] / 1e3:,.0f}", "gain": f"{cycles['wide'] / cycles['wide exact']:.3f}x",
+            "utilisation": _utilisation(result["wide exact"], multipliers),
+            "exact over that of the first table": f"{result['exact']['cycles'] / cycles['wide exact']:.3f}x"}
+
+
+def _utilisation(run, multipliers):
+    return f"{100 * run['lane_cycles'] / run['cycles'] / multipliers:.1f} %"

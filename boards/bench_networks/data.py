@@ -8,7 +8,7 @@ import csv
 import io
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -107,6 +107,12 @@ def imagenet(size: int, prepare: Callable) -> Data:
     counted = [counted[number] for number in np.random.default_rng(SEED).permutation(len(counted))]
     return Data("ImageNet photographs (200)", [np.float32(load(row)) for row in rows[4::8]], counted, load,
                 np.array([int(row["class_index"]) for row in counted]))
+
+
+def imagenet_unlabelled(size: int, prepare: Callable, count: int) -> Data:
+    """The first ``count`` items of :func:`imagenet`, for networks with other classes."""
+    data = imagenet(size, prepare)
+    return replace(data, text=f"ImageNet photographs ({count})", items=data.items[:count], labels=None)
 
 
 def imagenet_or_photos(size: int, prepare: Callable) -> Data:

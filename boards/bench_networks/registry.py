@@ -23,6 +23,7 @@ from .data import (
     event_frames,
     imagenet,
     imagenet_or_photos,
+    imagenet_unlabelled,
     mnist_digits,
     photos,
     whole_photos,
@@ -191,3 +192,5 @@ BENCHMARKS = {benchmark.name: benchmark for benchmark in (
               _module(PHOTO_SHAPE, lambda: modules.googlenet(SEED)),
               partial(photos, 224, _rows_first(_around_zero)), DECIBELS, 1),
 )}
+#: Where a search needs more inputs than a benchmark has.
+MORE_DATA = {"open-nsfw": partial(imagenet_unlabelled, 224, _blue_first, 80)}

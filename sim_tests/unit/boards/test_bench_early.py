@@ -19,7 +19,8 @@ from golden.network import run_network
 from hw.configs import get_config
 from sim_tests.unit.boards.test_bench_networks import SMALL, missing
 
-COLUMNS = {"broadcast": ("tiny", 0), "intersect": ("tiny_snapea", 0), "exact": ("tiny_snapea", 3)}
+COLUMNS = {"broadcast": ("tiny", 0), "intersect": ("tiny_snapea", 0), "exact": ("tiny_snapea", 3),
+           "wide": ("tiny_snapea", 0), "wide exact": ("tiny_snapea", 3)}
 
 
 @pytest.fixture
