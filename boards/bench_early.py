@@ -8,6 +8,7 @@ Exit status: 0 all networks asked for were measured, 1 the compiler is at fault,
 import json
 import time
 from collections import Counter
+from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 from typing import Annotated
@@ -19,16 +20,17 @@ from rich.console import Console
 from boards.build import ROOT, revision
 from compiler.emit import Program
 from compiler.phases import NEGATIVE_CLASSES, phase_weights
-from compiler.pipeline import BALANCE_INPUTS, DENSITY_INPUTS, compile_float, compile_quantised, map_densities
+from compiler.pipeline import BALANCE_INPUTS, DENSITY_INPUTS, compile_quantised, map_densities
 from compiler.predictions import save_predictions
 from compiler.progress import Stages
 from compiler.quantise import quantise
 from golden.cycle_model import energy, model_network
-from golden.network import gather, run_network
+from golden.network import QuantisedNetwork, gather, run_network
+from hw.config import AcceleratorConfig
 from hw.configs import get_config
 from methods.controls import count_products
 
-from .bench_networks.data import MissingData
+from .bench_networks.data import Data, MissingData
 from .bench_networks.measure import calibration_maps, load_case
 from .bench_networks.registry import BENCHMARKS, MORE_DATA
 from .early_page import early_page
@@ -96,32 +98,61 @@ def measure(name: str, count: int, stages: Stages) -> dict:
     data, case = MORE_DATA.get(name, benchmark.data)(), load_case(benchmark, RESULTS / f"{name}.onnx")
     split = divide(data)
     inputs = [case.input_map(data.input(number)) for number in split.test[:count]]
-    result = {"macs": case.macs, "inputs": len(inputs), "data": data.text}
+    result, sources = {"macs": case.macs, "inputs": len(inputs), "data": data.text}, Sources(case, data)
     for column, (config_name, classes) in COLUMNS.items():
         config = get_config(config_name)
         with stages.stage(f"{name}: {column}, compile"):
-            program = compile_float(case.network(config), calibration_maps(case, data), config,
-                                    negative_classes=classes)
+            program = sources[config].compile(config, classes)
         result[column] = _model_programs(f"{name}: {column}, cycles", program, inputs, stages)
-    with stages.stage(f"{name}: products"):
-        result["counts"] = _means([count_program(program, x) for x in inputs])
-    return result | {"predictive": measure_predictions(benchmark, case, data, split, inputs, stages)}
+        if column == "exact":
+            with stages.stage(f"{name}: products"):
+                result["counts"] = _means([count_program(program, x) for x in inputs])
+    return result | {"predictive": measure_predictions(benchmark, case, data, split, inputs, sources, stages)}
 
 
-def measure_predictions(benchmark, case, data, split, inputs, stages: Stages) -> dict:
+class Sources:
+    """A network in integers, for a configuration: those with the same array and map words have the same one."""
+
+    def __init__(self, case, data: Data):
+        self.case, self.calibration, self._found = case, calibration_maps(case, data), {}
+
+    def __getitem__(self, config: AcceleratorConfig) -> "Source":
+        key = config.array, config.block, config.value_width
+        if key not in self._found:
+            network = self.case.network(config)
+            quantised = quantise(network, self.calibration, config)
+            self._found[key] = Source(quantised, [quantised.quantise_input(x)
+                                                  for x in self.calibration[:BALANCE_INPUTS]],
+                                      map_densities(network, self.calibration[:DENSITY_INPUTS]))
+        return self._found[key]
+
+
+@dataclass(frozen=True)
+class Source:
+    """``quantised``, the inputs that it is profiled on, and the densities of its maps."""
+    quantised: QuantisedNetwork
+    profiled: list[np.ndarray]
+    densities: dict[str, float]
+
+    def compile(self, config: AcceleratorConfig, classes: int, changed: QuantisedNetwork | None = None) -> Program:
+        """The program of the network, or of one that was ``changed`` from it, with so many classes of negative
+        weights."""
+        return compile_quantised(changed or self.quantised, self.profiled, config, densities=self.densities,
+                                 negative_classes=classes)
+
+
+def measure_predictions(benchmark, case, data, split, inputs, sources: Sources, stages: Stages) -> dict:
     """Networks with predictions for each budget, and pruned to as many products: cycles on ``inputs``, and accuracies
     with those of the random control; what was searched on and what came of it."""
     name, (_, accuracy_inputs, _) = benchmark.name, NETWORKS[benchmark.name]
     config_name, classes = COLUMNS["exact"]
-    config, calibration = get_config(config_name), calibration_maps(case, data)
-    network = case.network(config)
-    evaluation = Evaluation(quantise(network, calibration, config), case, benchmark.measure, split.search)
+    config = get_config(config_name)
+    source = sources[config]
+    evaluation = Evaluation(source.quantised, case, benchmark.measure, split.search)
     outcomes, networks = search_predictions(name, evaluation, config, name not in WITHOUT_HIGH_BITS, stages)
     for column, outcome in outcomes.items():
         save_predictions(outcome.network, RESULTS / f"{name}-{column.replace(' ', '-')}.npz")
     scores, zeros = score_networks(benchmark, case, data, networks, split.test[:accuracy_inputs], stages)
-    densities = map_densities(network, calibration[:DENSITY_INPUTS])
-    profiled = [evaluation.network.quantise_input(x) for x in calibration[:BALANCE_INPUTS]]
     with stages.stage(f"{name}: bit-products"):
         maps = [evaluation.network.quantise_input(x) for x in inputs[:COUNTED]]
         products = {column: vars(count_products(networks[column], maps, config, SEED))
@@ -129,7 +160,7 @@ def measure_predictions(benchmark, case, data, split, inputs, stages: Stages) ->
     runs = {}
     for column, quantised in list(networks.items())[1:]:
         with stages.stage(f"{name}: {column}, compile"):
-            program = compile_quantised(quantised, profiled, config, densities=densities, negative_classes=classes)
+            program = source.compile(config, classes, quantised)
         runs[column] = _model_programs(f"{name}: {column}, cycles", program, inputs, stages)
     return {"labelled": data.labels is not None, "searched": len(split.search), "runs": runs, "scores": scores,
             "products": products, "scored": min(accuracy_inputs, len(split.test)),

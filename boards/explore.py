@@ -16,8 +16,9 @@ from rich.console import Console
 from rich.table import Table
 
 from compiler.emit import compile_network
+from compiler.order import order_network
 from compiler.phases import NEGATIVE_CLASSES, phase_counts
-from compiler.pipeline import PROFILE_INPUTS
+from compiler.pipeline import ORDER_INPUTS, PROFILE_INPUTS
 from compiler.profile import fewest_phases, profile
 from compiler.progress import Stages
 from compiler.tile import choose_tiling, fits_whole
@@ -146,10 +147,11 @@ class Estimates:
         if config.intersect:
             # Chunks, and so tasks, depend on this depth; a work whose tiles do not fit is left out by _cheapest.
             roomy = replace(roomy, weight_depth=config.weight_depth)
-            runs = [run_network(quantised.network, x)[0] for x in quantised.profiled[:PROFILE_INPUTS]]
+            runs = [run_network(quantised.network, x)[0] for x in quantised.profiled[:ORDER_INPUTS]]
             works = {layer.name: tuple(
-                profile(layer, [gather(maps, layer.inputs) for maps in runs], roomy, *phases)
-                for phases in phase_counts(layer, roomy, NEGATIVE_CLASSES)) for layer in quantised.network.layers}
+                profile(layer, [gather(maps, layer.inputs) for maps in runs[:PROFILE_INPUTS]], roomy, *phases)
+                for phases in phase_counts(layer, roomy, NEGATIVE_CLASSES))
+                for layer in order_network(quantised.network, runs, roomy).layers}
         return [(choice.geometry, choice.density_in, choice.density_out, works[name])
                 for name, choice in choices.items()]
 

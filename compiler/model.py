@@ -278,7 +278,8 @@ def output_shape(operator: Operator, shapes: dict[str, tuple[int, int, int]]) ->
 
 
 def _tensor(values, like):
-    return torch.as_tensor(np.asarray(values, np.float32), device=like.device)
+    # A copy: weights of a file may not be written to, which PyTorch warns of.
+    return torch.as_tensor(np.array(values, np.float32), device=like.device)
 
 
 def _per_channel(values, like):
