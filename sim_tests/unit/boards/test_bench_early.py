@@ -20,7 +20,7 @@ from hw.configs import get_config
 from sim_tests.unit.boards.test_bench_networks import SMALL, missing
 
 COLUMNS = {"broadcast": ("tiny", 0), "intersect": ("tiny_snapea", 0), "exact": ("tiny_snapea", 3),
-           "wide": ("tiny_snapea", 0), "wide exact": ("tiny_snapea", 3)}
+           "wide": ("tiny_snapea", 0), "wide exact": ("tiny_snapea", 1)}
 
 
 @pytest.fixture

@@ -4,22 +4,24 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from compiler import emit
 from compiler.order import BENDS, order, order_network
 from compiler.phases import NEGATIVE_CLASSES, bend_turns, phase_weights, stop_phase, turns
 from compiler.pipeline import compile_quantised
+from golden.layer import NEVER, Prediction, Slice
 from golden.network import QuantisedNetwork, gather, run_network
 from golden.tasks import count_tasks
 from golden.tiling import Tiling
 from hw.configs import CONFIGS
-from sim_tests.golden_model.random_layers import random_layer, random_map, with_prediction
+from sim_tests.golden_model.random_layers import random_layer, random_map
 
 TINY = CONFIGS["tiny_snapea"]
 
 
-def layer_of(channels=16, size=(6, 8), name="a", source="input", **options):
+def layer_of(channels=16, size=(6, 8), name="a", source="input", out_channels=16, **options):
     """A layer, most outputs of which are 0."""
     layer = random_layer(np.random.default_rng(2), name, source, (channels, *size), width=8, kernel=(3, 3),
-                         out_channels=16, pad=(1,) * 4, **options)
+                         out_channels=out_channels, pad=(1,) * 4, **options)
     return replace(layer, bias=-4 * np.maximum(layer.weights, 0).sum((1, 2, 3)))
 
 
@@ -56,7 +58,9 @@ def test_each_kernel_has_the_bend_with_fewest_products(predicts):
     """The rows that bends are compared on are all of a map of one row."""
     layer = layer_of(size=(1, 40), source="input")
     if predicts:
-        layer = with_prediction(np.random.default_rng(3), layer)
+        # The third of the weights that are largest, and no output is predicted to be 0.
+        weights = np.where(np.abs(layer.weights) > 85, layer.weights, 0)
+        layer = replace(layer, prediction=Prediction(weights, np.full(16, NEVER)))
     inputs = inputs_of(layer)
     falls = sum(x.sum((1, 2)) for x in inputs) / sum((x != 0).sum((1, 2)) for x in inputs)
     rest = layer.weights - layer.prediction.weights if predicts else layer.weights
@@ -111,3 +115,18 @@ def test_the_compiler_orders_what_it_stops(classes, ordered):
     rows = [[int(np.flatnonzero((alone.layers[0].weights == kernel).all((1, 2, 3)))[0]) for kernel in first.weights]]
     assert (first.turns == alone.layers[0].turns[rows[0]]).all()
     assert (second.turns == alone.layers[1].turns[:, rows[0]]).all()
+
+
+def test_channels_that_fill_up_a_block_need_no_turn():
+    """Two slices of 8 channels: the weights are those of two blocks of 16."""
+    source = (Slice("a", 0, 8), Slice("b", 0, 8))
+    first, second = (layer_of(name=name, out_channels=8) for name in "ab")
+    last = layer_of(name="c", source=source)
+    network = QuantisedNetwork("three", 8, (16, 6, 8), False, (first, second, last), ("c",),
+                               {name: np.ones(channels) for name, channels in zip(("input", *"abc"), (16, 8, 8, 16),
+                                                                                  strict=True)})
+    program = compile_quantised(network, inputs_of(first), TINY)
+    before = program.network.layers[2]
+    layer = emit._with_whole_blocks(before, program.network, TINY)
+    assert layer.weights.shape[1] == 24 and layer.turns.shape == layer.weights.shape
+    assert (layer.turns[:, :8] == before.turns[:, :8]).all() and (layer.turns[:, 16:] == before.turns[:, 8:]).all()
