@@ -51,8 +51,7 @@ PREDICTED_NOTES = """
 - **Loss**: in points against the same network without predictions: 100 times the probability that its class loses, on
   average, or the mean difference of outputs of 0 to 1. Allowed, on the inputs of the **search**, and on those **held
   out**, which everything else in the table is measured on; no photograph and no stretch of frames is on both sides.
-  ResNet-20 is searched on training pictures, which it knows better than others. ResNet-50-thin gives nearly the same
-  score to all of the few photographs, so that a small loss on those of the search tells little: read what is held out.
+  ResNet-20 is searched on training pictures, which it knows better than others.
 - **Against 8 bits**: the measure with the outputs of the network without predictions in the place of labels.
 - **Over intersect**, **over exact**: how many times fewer cycles than with zero skip alone, and than in exact mode,
   where those are of the first table.
