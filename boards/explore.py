@@ -63,6 +63,8 @@ INTERSECT_TILE_SLOTS = (32, 64)
 INTERSECT_SUM_WINDOWS = (64, 256)
 #: What ``--array`` takes, besides the name of an array.
 BOTH = "both"
+#: Columns of text that the table needs.
+TABLE_WIDTH = 110
 #: Figures closer than this count as equal: the models are not better, and the front would hold hundreds of twins.
 TOLERANCE = 0.03
 
@@ -321,6 +323,9 @@ def explore(
         arrays = (array,) if array != BOTH else ARRAYS if value_width == 8 else ("broadcast",)
         workload = load_workload(model, size=size, calib=calib, shape=shape, count=count, mean=mean, std=std)
         front = _explore(console, workload, CHIPS[chosen.chip], share, value_width, arrays, exact)
+        if not console.is_terminal:
+            # A file or a pipe has room for whole lines.
+            console.width = max(console.width, TABLE_WIDTH)
         console.print(build_table(front, CHIPS[chosen.chip], f"{board} ({chosen.chip})", megahertz or chosen.megahertz))
         for line in error_lines(arrays):
             console.print(line, highlight=False)

@@ -176,6 +176,14 @@ def test_the_command_lists_the_front_and_writes_the_fastest(small_grid, monkeypa
     assert table(again.output) == table(result.output)
 
 
+def test_a_file_gets_whole_lines(small_grid, monkeypatch):
+    monkeypatch.setattr(explore, "load_workload", lambda *args, **options: two_layers(3))
+    result = CliRunner().invoke(app, ["explore", "two", "--board", "arty_z7_20"], env={"COLUMNS": "80"})
+    assert result.exit_code == 0, result.output
+    rows = [line for line in table(result.output).splitlines() if re.match(r"(broadcast|intersect) \d", line)]
+    assert rows and all(row.rstrip().endswith("%)") and row.count("(") == 3 for row in rows)
+
+
 @pytest.mark.parametrize(("array", "count"), [("broadcast", 12), ("intersect", 4)])
 def test_one_array_alone(array, count, small_grid, monkeypatch, tmp_path):
     workload, path = two_layers(3), tmp_path / "best.json"
