@@ -232,6 +232,7 @@ def _in_flight(run, elements, address):
 def _begin(run, layer, job, cluster, element, words, at, operands):
     """Give the task that waits to a PE."""
     x_maps, x_values, w_maps, w_values, _, thresholds = operands
+    which = 1 - element.parity
     lane = job.out_block * run.block + cluster.held_slot * run.clusters + at % run.clusters
     row, column = job.y + cluster.held_row, job.x + cluster.held_column
     x_pitch = layer.x_columns * layer.in_blocks
@@ -240,7 +241,7 @@ def _begin(run, layer, job, cluster, element, words, at, operands):
     w_at = layer.maps_at + (job.phase * layer.out_channels + lane) * lane_words
     count, total, stopped = job.kernel_rows * layer.kernel_columns * job.blocks, cluster.value, False
     for part in range(job.joined + 1):
-        step, before = words[part * count:], stopped
+        step, before = words[which, part * count:], stopped
         products, number, total, stopped = walk_step(
             x_maps, x_values, w_maps, w_values, x_at, x_pitch, w_at + part * layer.out_channels * lane_words,
             layer.in_blocks, layer.kernel_columns, job.block, job.block + job.blocks, job.kernel_row,
@@ -249,8 +250,7 @@ def _begin(run, layer, job, cluster, element, words, at, operands):
             for n in range(number - 1):
                 products -= step[n]
             step[number - 1] |= products << DEAD_AT
-    words[(job.joined + 1) * count - 1] |= LAST
-    which = 0 if element.parity else 1
+    words[which, (job.joined + 1) * count - 1] |= LAST
     element.outcomes[which], element.places[which], element.busy[which] = total, cluster.address, 1
     element.jobs[which] = cluster.parity
     element.thresholds[which] = thresholds[layer.bias_at + lane] if job.predict else LEAST

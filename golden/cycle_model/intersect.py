@@ -15,7 +15,7 @@ from .control import (
     step_reader,
     step_sequencer,
 )
-from .element import PARITY, step_element
+from .element import step_element
 from .load import MAP_DEPTH, loader_ready, step_buffer, step_loader
 from .machine import QUIET_LIMIT, TOTALS, all_idle, note
 from .post import step_post
@@ -65,7 +65,7 @@ def simulate_intersect(run, layers, words, slots, full_counts, pooled_counts, op
              zeros(CLUSTER, clusters + 1), zeros(ELEMENT, elements), zeros(COLLECTOR), zeros(ENCODER), zeros(POOL),
              zeros(ENCODER), zeros(JOB, JOBS), np.zeros((clusters, sums), np.int64),
              np.zeros((clusters, sums), np.uint8), np.zeros((clusters, lanes), np.int64),
-             np.zeros((elements, weight_words), np.int64))
+             np.zeros((elements, 2, weight_words), np.int64))
     totals = np.zeros((2 * len(layers), len(TOTALS)), np.int64)
     cycles = _clock(run, layers, words, slots, full_counts, pooled_counts, operands, beats, state, totals)
     return totals, cycles
@@ -93,7 +93,7 @@ def _clock(runs, layers, words, slots, full_counts, pooled_counts, operands, bea
     for n in range(len(clusters)):
         clusters[n].free, clusters[n].idle = run.sum_windows, 1
     for n in range(len(elements)):
-        elements[n].parity = elements[n].newest = PARITY
+        elements[n].parity = elements[n].opening = 1
     now, ended, last_progress = 0, 0, 0
     while True:
         now += 1

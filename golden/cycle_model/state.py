@@ -98,9 +98,9 @@ CLUSTER = record("wake", "idle", "waits", "jobs_in", "jobs_out", "job", "state",
                  "held_column", "address", "value", "dead", "finished_in", "finished_out", "done", "drained", "arrives",
                  "sums", "joined", dealt=2, weights_last=2, last_chunk=2, windows_of=2, slots_of=2, left=2,
                  finished=(2, 2))
-ELEMENT = record("wake", "since", "accepted", "popped", "inside", "fetching", "unstarted", "number", "parity", "first",
-                 "second", "queue_in", "queue_out", "newest", "newest_at", "valid", "now_parity", "bits", "last",
-                 "dead_at", "one", "read", "ready", "added", "result", "result_parity", "working", queue=16, busy=2,
+ELEMENT = record("wake", "since", "accepted", "popped", "inside", "parity", "first", "second", "head", "opening",
+                 "valid", "now_parity", "bits", "last", "dead_at", "one", "read", "ready", "added", "result",
+                 "result_parity", "working", fetching=2, number=2, queue_in=2, queue_out=2, queue=(2, 16), busy=2,
                  places=2, jobs=2, outcomes=2, thresholds=2)
 JOINER = record("step", "free", "level", "ends_in", "ends_out", "working", "busy", "lane_cycles", "stall_output",
                 "stall_tile", "stall_weights", "stall_find", "map_reads", "sum_reads", "sum_writes", ends=ENDS)

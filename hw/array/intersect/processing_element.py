@@ -21,17 +21,23 @@ from .layouts import (
     word_values,
 )
 
-#: Words of work that wait for the multiplier: they bridge words without any.
+#: Words of work of a task that wait for the multiplier: they bridge words without any.
 QUEUE_DEPTH = 16
-#: Words that may be on their way to the queue when it says that it has no room.
+#: Words that may be on their way to a queue when it says that it has no room.
 FETCH_STAGES = 3
 
 
 def work_word(c: AcceleratorConfig) -> data.StructLayout:
-    """Channels of a word in which activation and weight are not zero. ``first``, ``last`` of its task; ``stops``: its
-    phase has the stop rule."""
+    """Channels of a word in which activation and weight are not zero. ``last`` of its task; ``stops``: its phase has
+    the stop rule."""
     return data.StructLayout({"bits": unsigned(c.block), "tile": tile_address(c), "word": word_address(c),
-                              "first": 1, "last": 1, "stops": 1, "parity": 1})
+                              "last": 1, "stops": 1, "parity": 1})
+
+
+def fetch_state(c: AcceleratorConfig) -> data.StructLayout:
+    """Where the fetch of a task is: word of the kernel, phase of the round, and map, of all phases."""
+    return data.StructLayout({"number": range(c.weight_words), "part": range(ROUND_PHASES),
+                              "count": range(ROUND_PHASES * c.weight_words)})
 
 
 def element(c: AcceleratorConfig) -> data.StructLayout:
@@ -58,12 +64,13 @@ def more_than_one(bits):
 class ProcessingElement(wiring.Component):
     """``sum = task.sum + sum of activation * weight`` over the words of a task; it ends early when the rest is known.
 
-    A task walks its words once for each phase of the round, with the maps of that phase. Words of the next task are
-    fetched while those of the present one are multiplied. ``work = activation map & phase map``: its ones are
-    multiplied, lowest first.
+    A task walks its words once for each phase of the round, with the maps of that phase. ``work = activation map &
+    phase map``: its ones are multiplied, lowest first. Words with work wait in a queue of their task, by its parity;
+    those of the next task are fetched while the queue of the present one is full, or has all of its words.
 
     Stop rule: from phase ``task.stop_part`` of the round on a sum that is below 0 after a product ends the task at
-    once, ``dead``. Products that are on their way then (at most ``ADD_LATENCY``) are lost.
+    once, ``dead``. Products that are on their way then (at most ``ADD_LATENCY``) are lost; the next task's first word
+    is chosen from in the cycle after.
 
     Flow control: a word fetched and a multiplication a cycle, without a bubble between tasks that have work. Two tasks
     at most are inside, one whose result waits included; ``i_task.ready`` comes from registers.
@@ -113,28 +120,28 @@ class ProcessingElement(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         c = self.config
-        # The task of parity ``retiring`` is stopped. The stages behind the queue rest while a result waits.
+        # The task of parity ``retiring`` is stopped. The stages behind the queues rest while a result waits.
         self._kill, self._retiring, self._moves = Signal(), Signal(), Signal()
-        # The task whose words are fetched, its parity, whether there are words left; the queue has room for more.
-        self._front, self._parity, self._fetching, self._room = Signal(task(c)), Signal(init=1), Signal(), Signal()
-        # What the task that was taken last begins with, until its first product is added; one sign for all tasks: a
-        # layer begins when no task is left.
-        self._start, self._unstarted, self._signed = Signal(signed(c.sum_width)), Signal(), Signal()
+        # Parity of the task that was taken last. By parity: the task, what is left of its fetch, whether its queue has
+        # room; one sign for all tasks: a layer begins when no task is left.
+        self._parity, self._signed = Signal(init=1), Signal()
+        self._tasks = [Signal(task(c), name=f"task{parity}") for parity in range(2)]
+        self._fetching, self._room = Signal(2), Signal(2)
         accepted, inside = Signal(), Signal(2)
         m.d.sync += inside.eq(inside + accepted - (self.o_result.valid & self.o_result.ready))
         m.d.comb += [
-            self.i_task.ready.eq(~self._fetching & ~self._unstarted & (inside != 2)), self.o_idle.eq(inside == 0),
+            self.i_task.ready.eq(inside != 2), self.o_idle.eq(inside == 0),
             accepted.eq(self.i_task.valid & self.i_task.ready),
             self._moves.eq(~self.o_result.valid | self.o_result.ready),
         ]
         joined = self._build_fetch(m)
-        chosen = self._build_queue(m, joined)
+        chosen = self._build_queues(m, joined)
         self._build_sum(m, *self._build_operands(m, chosen))
         with m.If(accepted):
-            m.d.sync += [
-                self._front.eq(self.i_task.payload), self._fetching.eq(1), self._parity.eq(~self._parity),
-                self._signed.eq(self.i_task.p.signed), self._start.eq(self.i_task.p.sum), self._unstarted.eq(1),
-            ]
+            m.d.sync += [self._parity.eq(~self._parity), self._signed.eq(self.i_task.p.signed)]
+            for parity in range(2):
+                with m.If(self._parity != parity):
+                    m.d.sync += [self._tasks[parity].eq(self.i_task.payload), self._fetching[parity].eq(1)]
         return m
 
     def _killed(self, parity):
@@ -148,76 +155,86 @@ class ProcessingElement(wiring.Component):
         return words
 
     def _build_fetch(self, m):
-        """The words of the task in front: an address a cycle, then both maps, then what they have in common."""
-        c, front = self.config, self._front
-        # Word of the kernel; phase of the round; map, of all phases.
-        number, part = Signal(range(c.weight_words)), Signal(range(ROUND_PHASES))
-        count = Signal(range(ROUND_PHASES * c.weight_words))
+        """The words of a task: an address a cycle, then both maps, then what they have in common."""
+        c, front, at = self.config, Signal(task(self.config)), Signal(fetch_state(self.config))
+        # The older task, as long as it has words left and room for them.
+        older, which = ~self._parity, Signal()
+        states = [Signal(fetch_state(c), name=f"fetch{parity}") for parity in range(2)]
+        m.d.comb += [
+            which.eq(Mux((self._fetching & self._room).bit_select(older, 1), older, self._parity)),
+            front.eq(Mux(which, self._tasks[1], self._tasks[0])), at.eq(Mux(which, states[1], states[0])),
+        ]
         table, maps, phases = self.i_offset, self.i_map, self.i_phase_map
-        at = self._memory(m, "offsets", offset(c), 2 << len(number), table, Cat(table.p.word, table.p.table),
-                          table.p.offset).read_port(domain="comb")
+        tap = self._memory(m, "offsets", offset(c), 2 << len(at.number), table, Cat(table.p.word, table.p.table),
+                           table.p.offset).read_port(domain="comb")
         map_read = self._memory(m, "tile_map", c.block, 2 * c.tile_slots * SEGMENT, maps, maps.p.address,
                                 maps.p.map).read_port()
         phase_read = self._memory(m, "phase_map", c.block, len(map_address(c)), phases, phases.p.address,
                                   phases.p.map).read_port()
-        step, last, over = Signal(), Signal(), Signal()
+        step, last = Signal(), Signal()
         m.d.comb += [
-            at.addr.eq(Cat(number, front.table)), step.eq(self._fetching & self._room),
-            last.eq(at.data.last & (part == front.joined)),
-            over.eq(step & last | self._killed(self._parity)),
-            map_read.addr.eq(front.window.address + at.data.address),
-            phase_read.addr.eq(front.word * ROUND_PHASES + count),
+            tap.addr.eq(Cat(at.number, front.table)), step.eq((self._fetching & self._room).bit_select(which, 1)),
+            last.eq(tap.data.last & (at.part == front.joined)),
+            map_read.addr.eq(front.window.address + tap.data.address),
+            phase_read.addr.eq(front.word * ROUND_PHASES + at.count),
         ]
-        with m.If(step):
-            m.d.sync += [number.eq(Mux(at.data.last, 0, number + 1)), part.eq(part + at.data.last), count.eq(count + 1)]
-        with m.If(over):
-            m.d.sync += self._fetching.eq(0)
-        with m.If(~self._fetching):
-            m.d.sync += [number.eq(0), part.eq(0), count.eq(0)]
+        for parity, state in enumerate(states):
+            with m.If(step & (which == parity)):
+                m.d.sync += [state.number.eq(Mux(tap.data.last, 0, at.number + 1)),
+                             state.part.eq(at.part + tap.data.last), state.count.eq(at.count + 1)]
+            with m.If((step & last & (which == parity)) | self._killed(parity)):
+                m.d.sync += self._fetching[parity].eq(0)
+            with m.If(~self._fetching[parity]):
+                m.d.sync += state.eq(0)
         read, joined = Signal(work_word(c)), Signal(work_word(c))
         valid, inside, joined_valid = Signal(), Signal(), Signal()
         m.d.sync += [
-            valid.eq(step & ~self._killed(self._parity)),
-            inside.eq(front.window.rows.bit_select(at.data.row, 1)
-                      & front.window.columns.bit_select(at.data.column, 1)),
-            read.tile.eq(map_read.addr), read.word.eq(front.word + number), read.last.eq(last),
-            read.stops.eq(part >= front.stop_part), read.parity.eq(self._parity), joined.eq(read),
+            valid.eq(step & ~self._killed(which)),
+            inside.eq(front.window.rows.bit_select(tap.data.row, 1)
+                      & front.window.columns.bit_select(tap.data.column, 1)),
+            read.tile.eq(map_read.addr), read.word.eq(front.word + at.number), read.last.eq(last),
+            read.stops.eq(at.part >= front.stop_part), read.parity.eq(which), joined.eq(read),
             joined.bits.eq(map_read.data & phase_read.data & inside.replicate(c.block)),
             joined_valid.eq(valid & ~self._killed(read.parity)),
         ]
         return joined, joined_valid
 
-    def _build_queue(self, m, joined):
+    def _build_queues(self, m, joined):
         """Words with work, and the last word of each task; then their bits, one a cycle."""
         c = self.config
         word, word_valid = joined
-        m.submodules.queue = queue = memory.Memory(shape=work_word(c), depth=QUEUE_DEPTH, init=[])
+        m.submodules.queue = queue = memory.Memory(shape=work_word(c), depth=2 * QUEUE_DEPTH, init=[])
         write, read = queue.write_port(), queue.read_port(domain="comb")
-        # Words written and read, modulo twice the depth; those of the task that was pushed last begin at ``newest_at``.
-        written, taken = Signal(range(2 * QUEUE_DEPTH)), Signal(range(2 * QUEUE_DEPTH))
-        newest, newest_at = Signal(init=1), Signal.like(written)
-        level = Signal.like(written)
-        now, now_valid, final, lowest = Signal(work_word(c)), Signal(), Signal(), Signal(c.block)
-        push, pop, chosen = Signal(), Signal(), Signal()
+        # Words written to and taken from the queue of each parity, modulo twice its depth.
+        written, taken = ([Signal(range(2 * QUEUE_DEPTH), name=f"{name}{parity}") for parity in range(2)]
+                          for name in ("written", "taken"))
+        # The queue that words are taken from; the next of them is the first of its task.
+        head, opening, source, first = Signal(), Signal(init=1), Signal(), Signal()
+        now, now_valid, now_first, final, lowest = (Signal(work_word(c)), Signal(), Signal(), Signal(),
+                                                    Signal(c.block))
+        filled, turns, push, pop, chosen = Signal(2), Signal(), Signal(), Signal(), Signal()
         m.d.comb += [
-            level.eq(written - taken), self._room.eq(level < QUEUE_DEPTH - FETCH_STAGES),
+            # The task that is stopped had words left.
+            turns.eq(self._killed(head) & ~opening), source.eq(head ^ turns), first.eq(opening | turns),
             push.eq(word_valid & (word.bits.any() | word.last) & ~self._killed(word.parity)),
             final.eq(~more_than_one(now.bits)), chosen.eq(now_valid & ~self._killed(now.parity)),
-            pop.eq((level != 0) & ~self._kill & (~now_valid | final) & self._moves),
-            write.en.eq(push), write.addr.eq(written), write.data.eq(word), write.data.first.eq(word.parity != newest),
-            read.addr.eq(taken), lowest.eq(lowest_set(now.bits)),
+            pop.eq(filled.bit_select(source, 1) & (~chosen | final) & self._moves),
+            write.en.eq(push), write.data.eq(word), lowest.eq(lowest_set(now.bits)),
+            write.addr.eq(Cat(Mux(word.parity, written[1], written[0])[:-1], word.parity)),
+            read.addr.eq(Cat(Mux(source, taken[1], taken[0])[:-1], source)),
         ]
-        m.d.sync += [written.eq(written + push), taken.eq(taken + pop)]
-        with m.If(push & write.data.first):
-            m.d.sync += [newest.eq(word.parity), newest_at.eq(written)]
-        with m.If((level != 0) & self._killed(read.data.parity)):
-            # All words are of the task that is stopped, or those before the next one's.
-            m.d.sync += taken.eq(Mux(newest == self._retiring, written, newest_at))
+        for parity in range(2):
+            level = (written[parity] - taken[parity])[:len(written[parity])]
+            m.d.comb += [filled[parity].eq(level != 0), self._room[parity].eq(level < QUEUE_DEPTH - FETCH_STAGES)]
+            m.d.sync += [written[parity].eq(written[parity] + (push & (word.parity == parity))),
+                         taken[parity].eq(Mux(self._killed(parity), written[parity],
+                                              taken[parity] + (pop & (source == parity))))]
+        m.d.sync += [head.eq(source ^ (pop & read.data.last)), opening.eq(Mux(pop, read.data.last, first))]
         with m.If(pop):
-            m.d.sync += [now.eq(read.data), now_valid.eq(1)]
+            m.d.sync += [now.eq(read.data), now_valid.eq(1), now_first.eq(first)]
         with m.Elif(self._moves & chosen & ~final):
-            m.d.sync += [now.bits.eq(now.bits & ~lowest), now.first.eq(0)]
-        with m.Elif(self._moves & (final | self._killed(now.parity))):
+            m.d.sync += [now.bits.eq(now.bits & ~lowest), now_first.eq(0)]
+        with m.Elif(self._moves):
             m.d.sync += now_valid.eq(0)
         one = Signal(element(c))
         with m.If(self._moves):
@@ -225,7 +242,7 @@ class ProcessingElement(wiring.Component):
                 one.valid.eq(chosen), one.multiply.eq(now.bits.any()), one.tile.eq(now.tile), one.word.eq(now.word),
                 one.channel.eq(Cat(Cat(lowest[n] for n in range(c.block) if n >> k & 1).any()
                                    for k in range(len(one.channel)))),
-                one.first.eq(now.first), one.last.eq(now.last & final), one.stops.eq(now.stops),
+                one.first.eq(now_first), one.last.eq(now.last & final), one.stops.eq(now.stops),
                 one.parity.eq(now.parity),
             ]
         return one
@@ -273,6 +290,5 @@ class ProcessingElement(wiring.Component):
                 self.o_result.p.partial.sum.eq(total), self.o_result.p.partial.dead.eq(dead),
             ]
         with m.If(adds):
-            m.d.sync += total.eq(Mux(ready.first, self._start, total) + value * weight)
-            with m.If(ready.first):
-                m.d.sync += self._unstarted.eq(0)
+            start = Mux(ready.parity, self._tasks[1].sum, self._tasks[0].sum)
+            m.d.sync += total.eq(Mux(ready.first, start, total) + value * weight)
