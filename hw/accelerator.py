@@ -143,8 +143,9 @@ class Accelerator(wiring.Component):
         if self.config.intersect:
             m.submodules.array = self._array = array = IntersectArray(self.config)
             m.submodules.weight_loader = self._weight_loader = weights = IntersectWeightLoader(config=self.config)
-            ports = ((weights.o_starts, array.i_starts), (weights.o_maps, array.i_phase_map),
-                     (weights.o_values, array.i_phase_values))
+            ports = [*zip(weights.o_starts, array.i_starts, strict=True),
+                     *zip(weights.o_maps, array.i_phase_map, strict=True),
+                     *zip(weights.o_values, array.i_phase_values, strict=True)]
         else:
             m.submodules.array = self._array = array = BroadcastArray(self.config)
             m.submodules.weight_loader = self._weight_loader = weights = WeightLoader(config=self.config)

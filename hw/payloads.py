@@ -95,21 +95,22 @@ def tile_values(c: AcceleratorConfig) -> data.StructLayout:
 
 
 def lane_start(c: AcceleratorConfig) -> data.StructLayout:
-    """What ``lane`` begins a sum with in the first round of a layer, and what a predicted sum is compared with."""
-    return data.StructLayout({"half": 1, "lane": range(c.lanes), "start": signed(c.sum_width),
+    """What the lane of ``slot`` in a cluster begins a sum with in the first round of a layer, and what a predicted sum
+    is compared with."""
+    return data.StructLayout({"half": 1, "slot": range(c.cluster_lanes), "start": signed(c.sum_width),
                               "threshold": signed(c.sum_width)})
 
 
 def phase_map(c: AcceleratorConfig) -> data.StructLayout:
-    """Which weights of a word of ``lane`` belong to a phase of the round, 0 being its first: ``word = phase * words +
-    tap * blocks + block``."""
-    return data.StructLayout({"half": 1, "lane": range(c.lanes), "word": range(ROUND_PHASES * c.weight_words),
+    """Which weights of a word of the lane of ``slot`` belong to a phase of the round, 0 being its first: ``word = phase
+    * words + tap * blocks + block``."""
+    return data.StructLayout({"half": 1, "slot": range(c.cluster_lanes), "word": range(ROUND_PHASES * c.weight_words),
                               "map": unsigned(c.block)})
 
 
 def phase_values(c: AcceleratorConfig) -> data.StructLayout:
     """The weights of channels ``8 * group`` .. + 7 of a word (tap * blocks + block), each in its place."""
-    return data.StructLayout({"half": 1, "lane": range(c.lanes), "word": range(c.weight_words),
+    return data.StructLayout({"half": 1, "slot": range(c.cluster_lanes), "word": range(c.weight_words),
                               "group": range(c.block_groups), "values": unsigned(BEAT)})
 
 

@@ -31,6 +31,7 @@ from .state import (
     JOB,
     JOBS,
     JOINER,
+    LANES,
     LOADER,
     OPTIONS,
     POOL,
@@ -65,7 +66,7 @@ def simulate_intersect(run, layers, words, slots, full_counts, pooled_counts, op
              zeros(CLUSTER, clusters + 1), zeros(ELEMENT, elements), zeros(COLLECTOR), zeros(ENCODER), zeros(POOL),
              zeros(ENCODER), zeros(JOB, JOBS), np.zeros((clusters, sums), np.int64),
              np.zeros((clusters, sums), np.uint8), np.zeros((clusters, lanes), np.int64),
-             np.zeros((elements, 2, weight_words), np.int64))
+             np.zeros((elements, 2, weight_words), np.int64), zeros(LANES, int(run[0]["clusters"])))
     totals = np.zeros((2 * len(layers), len(TOTALS)), np.int64)
     cycles = _clock(run, layers, words, slots, full_counts, pooled_counts, operands, beats, state, totals)
     return totals, cycles
@@ -79,7 +80,7 @@ def _clock(runs, layers, words, slots, full_counts, pooled_counts, operands, bea
     loader, weights, packed, tiles = state[5][0], state[6][0], state[7][0], state[8][0]
     weight_buffer, scale_buffer, groups, clusters, elements = state[9][0], state[10][0], state[11], state[12], state[13]
     collector, full, pool, pooled, jobs = state[14][0], state[15][0], state[16][0], state[17][0], state[18]
-    sums, marks, left, tasks = state[19], state[20], state[21], state[22]
+    sums, marks, left, tasks, loaders = state[19], state[20], state[21], state[22], state[23]
     count = run.groups * run.clusters
     unpacker = clusters[count]
     control.reader, control.layer = READ_REQUEST, -1
@@ -123,7 +124,7 @@ def _clock(runs, layers, words, slots, full_counts, pooled_counts, operands, bea
         if control.log or ends_layer:
             step_log(run, control, writes, write_ports, written == LOG, ends_layer)
         # The data path.
-        step_rounds(run, weights, layers, reads, read_ports, weight_buffer, scale_buffer, operands[2], beats,
+        step_rounds(run, weights, loaders, layers, reads, read_ports, weight_buffer, scale_buffer, operands[2], beats,
                     taken == WEIGHT)
         if control.layer >= 0:
             layer = layers[control.layer]

@@ -1,4 +1,4 @@
-"""The weight loader of the intersect array. RTL: hw/array/intersect/weight_loader.py, unpack.py."""
+"""The weight loader of the intersect array. RTL: hw/array/intersect/weight_loader.py, round_loader.py, unpack.py."""
 from numba import njit
 
 from golden.tasks import count_ones
@@ -10,11 +10,14 @@ from .state import OPTIONS
 
 #: hw/array/intersect/weight_loader.py, ``ImageReader``.
 QUEUE_BEATS, REQUEST_BEATS = 64, 16
+#: hw/array/intersect/weight_loader.py, ``LANE_BEATS``.
+LANE_BEATS = 64
 READ_IDLE, KERNELS, REQUEST, RECEIVE, WRITE, FILLED, PASS, ROUNDS, ADVANCE = range(9)
 WALK_IDLE, WALK, OFFER, WALK_FINISH = range(4)
 #: Cycles from a layer, and from a round that is taken, to the next round.
 LAYER_WALK, ROUND_WALK, PHASE_WALK, PASS_WALK, KERNEL_WALK = 7, 5, 6, 7, 8
 LOAD_IDLE, START, MAPS, READ, VALUES, DRAIN = range(6)
+SPLIT_IDLE, SPLIT_START, SPLIT_MAPS, SPLIT_VALUES = range(4)
 #: Values of a beat.
 GROUP = 8
 
@@ -26,29 +29,28 @@ def weights_ready(weights):
 
 
 @njit(**OPTIONS)
-def step_rounds(run, weights, layers, bus, ports, buffer, scales, maps, beats, taken):
-    """A cycle of the weight loader. ``maps``: phase maps of all layers; ``beats``: of the rounds of each kernel block.
-    """
+def step_rounds(run, weights, loaders, layers, bus, ports, buffer, scales, maps, beats, taken):
+    """A cycle of the weight loader. ``loaders``: of each cluster; ``maps``: phase maps of all layers; ``beats``: of the
+    rounds of each kernel block."""
     arrived = weights.ahead == weights.inner + weights.out
     room = weights.ahead <= QUEUE_BEATS - REQUEST_BEATS
-    loader_idle, offered, out = weights.loader == LOAD_IDLE, weights.walker == OFFER, weights.out
+    loading, offered, out = weights.loading, weights.walker == OFFER, weights.out
     receives = weights.state == RECEIVE
-    loads = offered and loader_idle and is_free(buffer)
-    if loads:
-        weights.loader, weights.lane, weights.now_lanes = START, 0, weights.lanes
-        weights.words, weights.word, weights.now_maps, weights.map_number = weights.offer_words, 0, weights.maps, 0
-        layer = layers[weights.walk_layer]
-        taps = layer.kernel_columns * layer.in_blocks
-        weights.now_blocks, weights.all_blocks = weights.blocks, layer.in_blocks
-        weights.lane_words = layer.kernel_rows * taps
-        weights.map_pitch = layer.out_channels * weights.lane_words
-        weights.map_at = (layer.maps_at
-                          + (weights.phase * layer.out_channels + weights.first_lane) * weights.lane_words
-                          + weights.row * taps + weights.block)
+    loads = offered and not loading and is_free(buffer)
     popped = False
-    if not loader_idle:
-        popped = _load(weights, run, maps, buffer, out)
-    _walk(run, weights, layers, loads, loader_idle)
+    if loads:
+        _take_round(run, weights, loaders, layers[weights.walk_layer])
+        weights.loading = 1
+    elif loading:
+        done = weights.split == SPLIT_IDLE
+        for n in range(run.clusters):
+            done = done and loaders[n].state == LOAD_IDLE
+        if done:
+            buffer.filled = 1
+            weights.loading = 0
+        else:
+            popped = _step_loaders(run, weights, loaders, maps, out)
+    _walk(run, weights, layers, loads, not loading)
     if popped:
         weights.ahead -= 1
     # The queue has its word at the output in a register of its own.
@@ -58,6 +60,77 @@ def step_rounds(run, weights, layers, bus, ports, buffer, scales, maps, beats, t
     _read(run, weights, layers, bus, ports, scales, beats, taken and receives, arrived, room)
     weights.planner = PLAN_IDLE if weights.walker == WALK_IDLE and weights.state == READ_IDLE else PLAN_IDLE + 1
     weights.new_layer = -1
+
+
+@njit(**OPTIONS)
+def _take_round(run, weights, loaders, layer):
+    """The round that the walker offers, to the splitter and all loaders."""
+    weights.split, weights.split_lane, weights.now_lanes = SPLIT_START, 0, weights.lanes
+    weights.words, weights.now_maps = weights.offer_words, weights.maps
+    taps = layer.kernel_columns * layer.in_blocks
+    weights.now_blocks, weights.all_blocks = weights.blocks, layer.in_blocks
+    weights.lane_words = layer.kernel_rows * taps
+    weights.map_pitch = layer.out_channels * weights.lane_words
+    weights.map_at = (layer.maps_at
+                      + (weights.phase * layer.out_channels + weights.first_lane) * weights.lane_words
+                      + weights.row * taps + weights.block)
+    for n in range(run.clusters):
+        loaders[n].slot, loaders[n].slots = 0, (weights.lanes + run.clusters - 1 - n) // run.clusters
+        loaders[n].state = START if loaders[n].slots else LOAD_IDLE
+
+
+@njit(**OPTIONS)
+def _step_loaders(run, weights, loaders, maps, beat):
+    """LaneSplitter, and for each cluster its queue and RoundLoader. Returns whether ``beat`` is taken."""
+    cluster = weights.split_lane % run.clusters
+    popped = _split(run, weights, maps, beat and loaders[cluster].inner != LANE_BEATS - 1)
+    for n in range(run.clusters):
+        loader = loaders[n]
+        out, took = loader.out, False
+        if loader.state != LOAD_IDLE:
+            took = _load(weights, loader, n, run, maps, out)
+        refills = loader.inner > 0 and (not out or took)
+        loader.out = 1 if refills else out and not took
+        loader.inner += (popped and n == cluster) - refills
+    return popped
+
+
+@njit(**OPTIONS)
+def _split(run, weights, maps, beat):
+    """LaneSplitter. ``beat``: one is there, and its cluster has room for it. Returns whether it passes."""
+    state, ends = weights.split, False
+    passes = beat and state != SPLIT_IDLE
+    if state == SPLIT_START:
+        weights.split_maps = weights.words * weights.now_maps
+        if passes:
+            weights.split = SPLIT_MAPS
+    elif state == SPLIT_MAPS:
+        if passes:
+            weights.split_maps -= BEAT // run.block
+            if weights.split_maps <= 0:
+                weights.split, weights.split_values = SPLIT_VALUES, 0
+                for word in range(weights.words):
+                    weights.split_values += count_ones(_bits(weights, maps, weights.split_lane, word))
+    elif state == SPLIT_VALUES:
+        passes = beat and weights.split_values > 0
+        ends = weights.split_values == 0 or passes and weights.split_values <= GROUP
+        if passes:
+            weights.split_values -= GROUP
+    if ends:
+        weights.split_lane += 1
+        weights.split = SPLIT_IDLE if weights.split_lane == weights.now_lanes else SPLIT_START
+    return passes
+
+
+@njit(**OPTIONS)
+def _bits(weights, maps, lane, word):
+    """The maps of all phases of the round together."""
+    at = (weights.map_at + lane * weights.lane_words
+          + word // weights.now_blocks * weights.all_blocks + word % weights.now_blocks)
+    bits = maps[at]
+    for phase in range(1, weights.now_maps):
+        bits |= maps[at + phase * weights.map_pitch]
+    return bits
 
 
 @njit(**OPTIONS)
@@ -123,14 +196,14 @@ def _read(run, weights, layers, bus, ports, scales, beats, taken, arrived, room)
 
 
 @njit(**OPTIONS)
-def _walk(run, weights, layers, taken, loader_idle):
+def _walk(run, weights, layers, taken, idle):
     """RoundWalker."""
     if weights.walker == WALK:
         weights.wait -= 1
         if weights.wait == 0:
             weights.walker = OFFER
     elif weights.walker == WALK_FINISH:
-        if loader_idle:
+        if idle:
             weights.walker = WALK_IDLE
     elif weights.walker == WALK_IDLE:
         if weights.new_layer >= 0:
@@ -182,71 +255,66 @@ def _advance(run, weights, layer):
 
 
 @njit(**OPTIONS)
-def _load(weights, run, maps, buffer, beat):
+def _load(weights, loader, cluster, run, maps, beat):
     """RoundLoader, not idle, with the unpacker of its values. ``beat``: one is there. Returns whether it is taken."""
-    state, empty = weights.loader, not weights.mask and not weights.unpack
-    unpacks = weights.unpack and (not weights.needs or beat)
-    popped = unpacks and weights.needs
-    takes_mask = not weights.unpack or unpacks
-    step, filled = not weights.mask or takes_mask, weights.unpacked
-    weights.unpacked = unpacks
+    state, empty = loader.state, not loader.mask and not loader.unpack
+    unpacks = loader.unpack and (not loader.needs or beat)
+    popped = unpacks and loader.needs
+    takes_mask = not loader.unpack or unpacks
+    step, filled = not loader.mask or takes_mask, loader.unpacked
+    loader.unpacked = unpacks
     if takes_mask:
-        weights.unpack = weights.mask
-        if weights.mask:
-            count = weights.mask_count
-            weights.needs = count > weights.left_values
-            weights.left_values = 0 if weights.mask_last else (weights.left_values - count) % GROUP
+        loader.unpack = loader.mask
+        if loader.mask:
+            count = loader.mask_count
+            loader.needs = count > loader.left_values
+            loader.left_values = 0 if loader.mask_last else (loader.left_values - count) % GROUP
     if step:
-        weights.mask = 0
+        loader.mask = 0
     if state == START:
-        weights.word = weights.part = weights.map_number = 0
+        loader.word = loader.part = loader.map_number = 0
         if empty and beat:
             popped = True
-            weights.loader = MAPS
+            loader.state = MAPS
     elif state == MAPS:
         if beat:
             weights.weight_beats += 1
-            weights.map_number += 1
-            last = weights.map_number == weights.words * weights.now_maps
-            popped = last or weights.part == BEAT // run.block - 1
-            weights.part = (weights.part + 1) % (BEAT // run.block)
+            loader.map_number += 1
+            last = loader.map_number == weights.words * weights.now_maps
+            popped = last or loader.part == BEAT // run.block - 1
+            loader.part = (loader.part + 1) % (BEAT // run.block)
             if last:
-                weights.loader = READ
+                loader.state = READ
     elif state == READ:
-        weights.loader, weights.ahead_groups = VALUES, -1
+        loader.state, loader.ahead_groups = VALUES, -1
     elif state == VALUES:
         if step:
-            _step_values(run, weights, maps)
+            _step_values(run, weights, loader, _bits(weights, maps, loader.slot * run.clusters + cluster, loader.word))
     elif empty and not filled:
-        buffer.filled = 1
-        weights.loader = LOAD_IDLE
+        loader.state = LOAD_IDLE
     return popped
 
 
 @njit(**OPTIONS)
-def _step_values(run, weights, maps):
+def _step_values(run, weights, loader, bits):
     """The next group of channels with values; the last group of a lane has its turn in any case."""
-    at = (weights.map_at + weights.lane * weights.lane_words
-          + weights.word // weights.now_blocks * weights.all_blocks + weights.word % weights.now_blocks)
-    bits, last_word, pending = maps[at], weights.word == weights.words - 1, 0
-    for phase in range(1, weights.now_maps):
-        bits |= maps[at + phase * weights.map_pitch]
+    last_word, pending = loader.word == weights.words - 1, 0
     for group in range(run.block // GROUP):
         if bits >> (GROUP * group) & 255 or last_word and group == run.block // GROUP - 1:
             pending |= 1 << group
-    pending &= weights.ahead_groups
+    pending &= loader.ahead_groups
     chosen = pending & -pending
     if pending:
         for group in range(run.block // GROUP):
             if chosen == 1 << group:
-                weights.mask, weights.mask_count = 1, count_ones(bits >> (GROUP * group) & 255)
-                weights.weight_beats += weights.mask_count > 0
-                weights.mask_last = last_word and group == run.block // GROUP - 1
+                loader.mask, loader.mask_count = 1, count_ones(bits >> (GROUP * group) & 255)
+                weights.weight_beats += loader.mask_count > 0
+                loader.mask_last = last_word and group == run.block // GROUP - 1
     if pending != chosen:
-        weights.ahead_groups = pending & ~chosen
+        loader.ahead_groups = pending & ~chosen
         return
-    weights.ahead_groups = -1
-    weights.word += 1
+    loader.ahead_groups = -1
+    loader.word += 1
     if last_word:
-        weights.lane += 1
-        weights.loader = DRAIN if weights.lane == weights.now_lanes else START
+        loader.slot += 1
+        loader.state = DRAIN if loader.slot == loader.slots else START

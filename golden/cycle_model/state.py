@@ -106,7 +106,9 @@ JOINER = record("step", "free", "level", "ends_in", "ends_out", "working", "busy
                 "stall_tile", "stall_weights", "stall_find", "map_reads", "sum_reads", "sum_writes", ends=ENDS)
 ROUNDS = record("planner", "new_layer", "state", "layer", "left", "kernel", "place", "passes", "beats", "header",
                 "rounds_at", "ahead", "inner", "out", "walker", "wait", "walk_layer", "first_lane", "lanes", "phase",
-                "channel", "row", "rows", "left_passes", "block", "blocks", "offer_words", "loader", "lane",
-                "now_lanes", "now_maps", "maps", "map_number", "map_pitch", "now_blocks", "all_blocks", "lane_words",
-                "map_at", "words", "word", "part", "mask", "mask_count", "mask_last", "ahead_groups", "unpack", "needs",
-                "left_values", "unpacked", "weight_beats")
+                "channel", "row", "rows", "left_passes", "block", "blocks", "offer_words", "maps", "loading",
+                "now_lanes", "now_maps", "map_pitch", "now_blocks", "all_blocks", "lane_words", "map_at", "words",
+                "split", "split_lane", "split_maps", "split_values", "weight_beats")
+#: The part of the weight loader that each cluster has, with the queue of beats before it.
+LANES = record("inner", "out", "state", "slot", "slots", "map_number", "word", "part", "mask", "mask_count",
+               "mask_last", "ahead_groups", "unpack", "needs", "left_values", "unpacked")

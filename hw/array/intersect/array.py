@@ -39,8 +39,8 @@ class IntersectArray(wiring.Component):
     i_job : In(Stream(group_job(config)))
     i_map, i_values : In(Stream(map_write(config))), In(Stream(value_write(config))), always ready
         Compressed tiles.
-    i_starts, i_phase_map, i_phase_values : In(Stream(...)), always ready
-        Unpacked weights of a round.
+    i_starts, i_phase_map, i_phase_values : In(Stream(...)).array(clusters), always ready
+        Unpacked weights of a round, of the lanes of each cluster.
     o_tile_free, o_tile_half, i_tile_filled, o_weights_free, o_weights_half, i_weights_filled
         Writer's side of the double buffers of the compressed tiles and of the weights.
     o_sums : Out(Stream(sums(config))).array(groups)
@@ -62,9 +62,9 @@ class IntersectArray(wiring.Component):
             "i_job": In(stream.Signature(group_job(c))),
             "i_map": In(stream.Signature(map_write(c), always_ready=True)),
             "i_values": In(stream.Signature(value_write(c), always_ready=True)),
-            "i_starts": In(stream.Signature(lane_start(c), always_ready=True)),
-            "i_phase_map": In(stream.Signature(phase_map(c), always_ready=True)),
-            "i_phase_values": In(stream.Signature(phase_values(c), always_ready=True)),
+            "i_starts": In(stream.Signature(lane_start(c), always_ready=True)).array(c.clusters),
+            "i_phase_map": In(stream.Signature(phase_map(c), always_ready=True)).array(c.clusters),
+            "i_phase_values": In(stream.Signature(phase_values(c), always_ready=True)).array(c.clusters),
             "o_tile_free": Out(1), "o_tile_half": Out(1), "i_tile_filled": In(1),
             "o_weights_free": Out(1), "o_weights_half": Out(1), "i_weights_filled": In(1),
             "o_sums": Out(stream.Signature(sums(c))).array(c.groups),
@@ -117,8 +117,8 @@ class IntersectArray(wiring.Component):
             idles += [self._fifo(m, f"jobs{group}_{n}", fork.o[at], part.i_job), part.o_idle]
             wiring.connect(m, part.o_sums, joiner.i[n])
             for port, source in ((part.i_map, unpacker.o_map), (part.i_values, unpacker.o_values),
-                                 (part.i_starts, self.i_starts), (part.i_phase_map, self.i_phase_map),
-                                 (part.i_phase_values, self.i_phase_values)):
+                                 (part.i_starts, self.i_starts[n]), (part.i_phase_map, self.i_phase_map[n]),
+                                 (part.i_phase_values, self.i_phase_values[n])):
                 m.d.comb += [port.valid.eq(source.valid), port.payload.eq(source.payload)]
             m.d.comb += [
                 part.i_tile_full.eq(self._tiles.o_full[at]), part.i_tile_half.eq(self._tiles.o_half[at]),

@@ -40,7 +40,7 @@ class Cluster(wiring.Component):
     Members
     -------
     i_job : In(Stream(group_job(config)))
-    i_map, i_values, i_starts, i_phase_map, i_phase_values : write ports; what other clusters need is not kept
+    i_map, i_values, i_starts, i_phase_map, i_phase_values : write ports of the tile, and of the cluster's weights
     i_tile_full, i_tile_half, o_tile_take, o_tile_release, i_weights_full, i_weights_half, o_weights_take,
     o_weights_release
         See ``DoubleBufferControl``. A tile is taken and released once for each job; weights are taken with
@@ -103,11 +103,6 @@ class Cluster(wiring.Component):
                                    & ~self.i_job.valid)
         return m
 
-    def _own(self, lane):
-        """Slot of a lane, and whether it is one of this cluster."""
-        bits = (self.config.clusters - 1).bit_length()
-        return lane[bits:], lane[:bits] == self.cluster
-
     def _build_pes(self, m):
         """The PEs; all of them hold the tile and the weights of the cluster's lanes."""
         c = self.config
@@ -117,10 +112,9 @@ class Cluster(wiring.Component):
                                  (pe.i_offset, self._table.o_offset)):
                 m.d.comb += [port.valid.eq(source.valid), port.payload.eq(source.payload)]
             for port, source in ((pe.i_phase_map, self.i_phase_map), (pe.i_phase_values, self.i_phase_values)):
-                slot, own = self._own(source.p.lane)
                 words = c.weight_words * (ROUND_PHASES if source is self.i_phase_map else 1)
-                m.d.comb += [port.valid.eq(source.valid & own),
-                             port.p.address.eq(Cat(slot, source.p.half) * words + source.p.word)]
+                m.d.comb += [port.valid.eq(source.valid),
+                             port.p.address.eq(Cat(source.p.slot, source.p.half) * words + source.p.word)]
             m.d.comb += [pe.i_phase_map.p.map.eq(self.i_phase_map.p.map),
                          pe.i_phase_values.p.group.eq(self.i_phase_values.p.group),
                          pe.i_phase_values.p.values.eq(self.i_phase_values.p.values)]
@@ -182,9 +176,8 @@ class Cluster(wiring.Component):
         m.submodules.starts = starts = memory.Memory(shape=begin, depth=2 * c.cluster_lanes, init=[])
         write, start = starts.write_port(), starts.read_port(domain="comb")
         self._threshold = starts.read_port(domain="comb")
-        own_slot, own = self._own(self.i_starts.p.lane)
         m.d.comb += [
-            write.en.eq(self.i_starts.valid & own), write.addr.eq(Cat(own_slot, self.i_starts.p.half)),
+            write.en.eq(self.i_starts.valid), write.addr.eq(Cat(self.i_starts.p.slot, self.i_starts.p.half)),
             write.data.start.eq(self.i_starts.p.start), write.data.threshold.eq(self.i_starts.p.threshold),
             start.addr.eq(Cat(at.slot, self._half)),
             now.eq(Mux(fresh, Mux(job.first_chunk, Cat(start.data.start, C(0, 1)), self._read.data.as_value()), kept)),

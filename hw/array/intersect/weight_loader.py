@@ -3,24 +3,17 @@
 Source: golden/README.md, "Intersect array".
 """
 from amaranth import *
-from amaranth.lib import data, memory, stream, wiring
+from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from ... import payloads
 from ...buffer.weight_loader import ADDRESS_BITS, build_scales, ceil_divide, least
-from ...config import BEAT, ROUND_PHASES, AcceleratorConfig
+from ...config import BEAT, AcceleratorConfig
 from ...stream.fifo import StreamFifo, fifo_latency
-from .processing_element import lowest_set, more_than_one
-from .unpack import VALUES, Unpack
+from .round_loader import LaneSplitter, RoundLoader, weight_round
 
-#: Where start value and threshold lie in the first beat of a lane.
-START_BIT, THRESHOLD_BIT = 0, 32
-
-
-def weight_round(c: AcceleratorConfig) -> data.StructLayout:
-    """A round of a kernel block: its lanes, the words (taps x blocks of channels) of each, its phases less one."""
-    return data.StructLayout({"lanes": range(c.lanes + 1), "words": range(c.weight_words + 1),
-                              "joined": range(ROUND_PHASES)})
+#: Beats that wait for the loader of a cluster, while those of another one are written.
+LANE_BEATS = 64
 
 
 def single_round(layer):
@@ -287,180 +280,15 @@ class ImageReader(wiring.Component):
         return ahead <= self.QUEUE_BEATS - self.REQUEST_BEATS, ahead == queue.level
 
 
-class RoundLoader(wiring.Component):
-    """Load rounds from the beats of their lanes: start values, phase maps, values in the places of their channels.
-
-    Flow control: a round is taken when its half of the weight buffer is free. A lane takes a cycle for its start, one
-    for each map, one for each group of 8 channels that has values (a word without any: 1), and 3 besides; more where
-    beats are late.
-
-    Parameters
-    ----------
-    config : AcceleratorConfig
-        Sizes.
-
-    Members
-    -------
-    i : In(stream.Signature(weight_round(config)))
-        Rounds of at least a lane and a word.
-    i_beats : In(stream.Signature(64))
-        The beats of their lanes.
-    o_starts, o_maps, o_values, i_free, i_half, o_filled
-        As those of :class:`IntersectWeightLoader`.
-    o_idle : Out(1)
-        No round is in progress.
-    o_active : Out(1)
-        A clock edge may change something: hw/README.md.
-    """
-    i: stream.Interface
-    i_beats: stream.Interface
-    o_starts: stream.Interface
-    o_maps: stream.Interface
-    o_values: stream.Interface
-    i_free: Signal
-    i_half: Signal
-    o_filled: Signal
-    o_idle: Signal
-    o_active: Signal
-
-    #: Cycles from a transfer on ``i_beats`` to ``o_starts.valid`` or ``o_maps.valid``.
-    LATENCY = 1
-
-    def __init__(self, *, config: AcceleratorConfig):
-        self.config = config
-        super().__init__({
-            "i": In(stream.Signature(weight_round(config))),
-            "i_beats": In(stream.Signature(BEAT)),
-            "o_starts": Out(stream.Signature(payloads.lane_start(config), always_ready=True)),
-            "o_maps": Out(stream.Signature(payloads.phase_map(config), always_ready=True)),
-            "o_values": Out(stream.Signature(payloads.phase_values(config), always_ready=True)),
-            "i_free": In(1), "i_half": In(1), "o_filled": Out(1), "o_idle": Out(1), "o_active": Out(1),
-        })
-
-    def elaborate(self, platform):
-        m = Module()
-        c = self.config
-        m.submodules.unpack = unpack = Unpack()
-        m.submodules.words = words = memory.Memory(shape=c.block, depth=c.weight_words, init=[])
-        write, read = words.write_port(), words.read_port(domain="comb")
-        present, half = Signal(weight_round(c)), Signal()
-        # The word of a lane, and its place in a beat of maps.
-        lane, word, part = Signal(range(c.lanes)), Signal(range(c.weight_words)), Signal(range(BEAT // c.block))
-        phase, number = Signal(range(ROUND_PHASES)), Signal(range(ROUND_PHASES * c.weight_words))
-        bits, present_word = Signal(c.block), Signal(c.block)
-        last_map, last_word, starts, maps, masks, done, empty = (Signal() for _ in range(7))
-        m.d.comb += [
-            last_word.eq(word == present.words - 1), last_map.eq(last_word & (phase == present.joined)),
-            bits.eq(self.i_beats.payload.word_select(part, c.block)),
-            unpack.i_beats.payload.eq(self.i_beats.payload), unpack.i_beats.valid.eq(self.i_beats.valid),
-            self.i_beats.ready.eq(unpack.i_beats.ready),
-            # With what the phases before have of the word.
-            write.addr.eq(word), write.en.eq(maps), write.data.eq(bits | Mux(phase == 0, 0, read.data)),
-            self.o_active.eq(1),
-        ]
-        with m.FSM():
-            with m.State("Idle"):
-                take = self.i.valid & self.i_free
-                m.d.comb += [self.o_idle.eq(1), self.i.ready.eq(self.i_free), self.o_active.eq(take)]
-                m.d.sync += [present.eq(self.i.p), half.eq(self.i_half), lane.eq(0)]
-                with m.If(take):
-                    m.next = "Start"
-            with m.State("Start"):
-                # The values of the lane before come first.
-                m.d.sync += [variable.eq(0) for variable in (word, part, phase, number)]
-                with m.If(empty):
-                    m.d.comb += [self.i_beats.ready.eq(1), starts.eq(self.i_beats.valid)]
-                with m.If(starts):
-                    m.next = "Maps"
-            with m.State("Maps"):
-                m.d.comb += [maps.eq(self.i_beats.valid), read.addr.eq(word),
-                             self.i_beats.ready.eq(last_map | (part == BEAT // c.block - 1))]
-                with m.If(maps):
-                    m.d.sync += [word.eq(Mux(last_word, 0, word + 1)), part.eq(part + 1), phase.eq(phase + last_word),
-                                 number.eq(number + 1)]
-                    with m.If(last_map):
-                        m.next = "Read"
-            with m.State("Read"):
-                m.d.sync += present_word.eq(read.data)
-                m.next = "Values"
-            with m.State("Values"):
-                m.d.comb += [masks.eq(1), read.addr.eq(word + 1)]
-                with m.If(done):
-                    m.d.sync += [word.eq(word + 1), present_word.eq(read.data)]
-                with m.If(done & last_word):
-                    m.d.sync += lane.eq(lane + 1)
-                    m.next = "Start"
-                    with m.If(lane == present.lanes - 1):
-                        m.next = "Drain"
-            with m.State("Drain"):
-                with m.If(empty & ~unpack.o.valid):
-                    # The buffer answers in the next cycle, in which its i_free is looked at again.
-                    m.d.comb += self.o_filled.eq(1)
-                    m.next = "Idle"
-        self._build_values(m, unpack, Cat(lane, word), present_word, last_word, enable=masks, done=done, empty=empty)
-        m.d.sync += [
-            self.o_starts.valid.eq(starts), self.o_starts.p.lane.eq(lane),
-            self.o_starts.p.start.eq(self.i_beats.payload[START_BIT:]),
-            self.o_starts.p.threshold.eq(self.i_beats.payload[THRESHOLD_BIT:]),
-            self.o_maps.valid.eq(maps), self.o_maps.p.lane.eq(lane), self.o_maps.p.word.eq(number),
-            self.o_maps.p.map.eq(bits),
-        ]
-        m.d.comb += [output.p.half.eq(half) for output in (self.o_starts, self.o_maps, self.o_values)]
-        return m
-
-    def _build_values(self, m, unpack, place, bits, last_word, *, enable, done, empty):
-        """Give the masks in ``bits`` that are not 0 to ``unpack``, a group of 8 channels a cycle, and write the values.
-
-        ``place``: lane and word of ``bits``. ``done``: the last group of the word is taken. ``empty``: all masks so far
-        have their values.
-        """
-        groups = self.config.block_groups
-        # Groups of the word that are still to be looked at.
-        ahead, pending, chosen = Signal(groups, init=-1), Signal(groups), Signal(groups)
-        mask, step = unpack.i_mask, Signal()
-        filled = Cat(bits.word_select(n, VALUES).any() for n in range(groups))
-        group = Cat(Cat(chosen[n] for n in range(groups) if n >> bit & 1).any()
-                    for bit in range((groups - 1).bit_length()))
-        m.d.comb += [
-            # The last group of a lane, which ends its beats, has its turn in any case.
-            pending.eq((filled | (last_word << groups - 1)) & ahead),
-            chosen.eq(lowest_set(pending)),
-            step.eq(~mask.valid | mask.ready),
-            done.eq(enable & step & ~more_than_one(pending)),
-            empty.eq(~mask.valid & unpack.o_idle),
-            unpack.o.ready.eq(1),
-        ]
-        with m.If(step):
-            m.d.sync += [
-                mask.valid.eq(enable & pending.any()),
-                mask.p.mask.eq(bits.word_select(group, VALUES)),
-                mask.p.last.eq(last_word & chosen[-1]),
-            ]
-        with m.If(enable & step):
-            m.d.sync += ahead.eq(Mux(done, -1, pending & ~chosen))
-        # Where the values belong, in step with the mask and with its two stages in ``unpack``.
-        places = [Signal(len(place) + len(group)) for _ in range(3)]
-        with m.If(step):
-            m.d.sync += places[0].eq(Cat(place, group))
-        with m.If(mask.valid & mask.ready):
-            m.d.sync += places[1].eq(places[0])
-        m.d.sync += places[2].eq(places[1])
-        write = self.o_values
-        m.d.comb += [
-            write.valid.eq(unpack.o.valid & unpack.o.p.mask.any()),
-            Cat(write.p.lane, write.p.word, write.p.group).eq(places[2]),
-            write.p.values.eq(unpack.o.p.values),
-        ]
-
-
 class IntersectWeightLoader(wiring.Component):
     """Load the weights and scales of layer after layer into the double buffers of the intersect array.
 
     Each kernel block has its scales in one half of the scale buffer, each round its lanes in one half of the weight
     buffer, in the order of the loops.
 
-    Flow control: see :class:`ImageReader` for reads from memory, which never stall, and :class:`RoundLoader` for the
-    rate of writing.
+    Flow control: see :class:`ImageReader` for reads from memory, which never stall. A round is taken when its half of
+    the weight buffer is free. :class:`LaneSplitter` passes a beat a cycle as long as the queue of its cluster has room,
+    and the loaders of all clusters write at the same time, at the rate that :class:`RoundLoader` gives.
 
     Parameters
     ----------
@@ -475,11 +303,11 @@ class IntersectWeightLoader(wiring.Component):
         Header and scales of a kernel block, and up to ``ImageReader.REQUEST_BEATS`` beats of its rounds.
     i_data : In(stream.Signature(64))
         Beats in the order of the requests.
-    o_starts : Out(stream.Signature(payloads.lane_start(config), always_ready=True))
-        One for each lane of a round.
-    o_maps : Out(stream.Signature(payloads.phase_map(config), always_ready=True))
+    o_starts : Out(stream.Signature(payloads.lane_start(config), always_ready=True)).array(clusters)
+        One for each lane of a round, to its cluster.
+    o_maps : Out(stream.Signature(payloads.phase_map(config), always_ready=True)).array(clusters)
         One for each word and phase of each lane.
-    o_values : Out(stream.Signature(payloads.phase_values(config), always_ready=True))
+    o_values : Out(stream.Signature(payloads.phase_values(config), always_ready=True)).array(clusters)
         One for each group of 8 channels with a value, behind the map of its word. Channels without a weight get 0.
     o_scales : Out(stream.Signature(payloads.scale_write(config), always_ready=True))
         One for each lane, up to a multiple of ``block``.
@@ -497,9 +325,6 @@ class IntersectWeightLoader(wiring.Component):
     i_layer: stream.Interface
     o_request: stream.Interface
     i_data: stream.Interface
-    o_starts: stream.Interface
-    o_maps: stream.Interface
-    o_values: stream.Interface
     o_scales: stream.Interface
     i_free: Signal
     i_half: Signal
@@ -511,7 +336,7 @@ class IntersectWeightLoader(wiring.Component):
     o_active: Signal
 
     #: Cycles from a transfer on ``i_data`` to ``o_starts.valid`` or ``o_maps.valid``.
-    LATENCY = ImageReader.LATENCY + RoundLoader.LATENCY
+    LATENCY = ImageReader.LATENCY + fifo_latency(LANE_BEATS) + RoundLoader.LATENCY
 
     def __init__(self, *, config: AcceleratorConfig):
         self.config = config
@@ -519,9 +344,9 @@ class IntersectWeightLoader(wiring.Component):
             "i_layer": In(stream.Signature(payloads.layer())),
             "o_request": Out(stream.Signature(payloads.request())),
             "i_data": In(stream.Signature(BEAT)),
-            "o_starts": Out(stream.Signature(payloads.lane_start(config), always_ready=True)),
-            "o_maps": Out(stream.Signature(payloads.phase_map(config), always_ready=True)),
-            "o_values": Out(stream.Signature(payloads.phase_values(config), always_ready=True)),
+            "o_starts": Out(stream.Signature(payloads.lane_start(config), always_ready=True)).array(config.clusters),
+            "o_maps": Out(stream.Signature(payloads.phase_map(config), always_ready=True)).array(config.clusters),
+            "o_values": Out(stream.Signature(payloads.phase_values(config), always_ready=True)).array(config.clusters),
             "o_scales": Out(stream.Signature(payloads.scale_write(config), always_ready=True)),
             "i_free": In(1), "i_half": In(1), "o_filled": Out(1),
             "i_scales_free": In(1), "i_scales_half": In(1), "o_scales_filled": Out(1),
@@ -530,26 +355,45 @@ class IntersectWeightLoader(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        m.submodules.reader = reader = ImageReader(config=self.config)
-        m.submodules.walker = walker = RoundWalker(config=self.config)
-        m.submodules.rounds = rounds = RoundLoader(config=self.config)
-        outer = {reader: ("o_request", "i_data", "o_scales"), rounds: ("o_starts", "o_maps", "o_values")}
-        for part, names in outer.items():
-            for name in names:
-                wiring.connect(m, wiring.flipped(getattr(self, name)), getattr(part, name))
-        wiring.connect(m, reader.o, rounds.i_beats)
-        wiring.connect(m, walker.o, rounds.i)
+        c = self.config
+        m.submodules.reader = reader = ImageReader(config=c)
+        m.submodules.walker = walker = RoundWalker(config=c)
+        m.submodules.splitter = splitter = LaneSplitter(config=c)
+        for name in ("o_request", "i_data", "o_scales"):
+            wiring.connect(m, wiring.flipped(getattr(self, name)), getattr(reader, name))
+        wiring.connect(m, reader.o, splitter.i_beats)
+        loaders = [RoundLoader(config=c, cluster=n) for n in range(c.clusters)]
+        for n, loader in enumerate(loaders):
+            m.submodules[f"loader{n}"] = loader
+            m.submodules[f"beats{n}"] = beats = StreamFifo(BEAT, LANE_BEATS)
+            wiring.connect(m, splitter.o[n], beats.i)
+            wiring.connect(m, beats.o, loader.i_beats)
+            m.d.comb += loader.i_half.eq(self.i_half)
+            for name in ("o_starts", "o_maps", "o_values"):
+                wiring.connect(m, wiring.flipped(getattr(self, name)[n]), getattr(loader, name))
+        loading = self._build_rounds(m, walker, [splitter, *loaders])
         m.d.comb += [
             # Both take a layer at the same time.
             reader.i.payload.eq(self.i_layer.payload), walker.i.payload.eq(self.i_layer.payload),
             reader.i.valid.eq(self.i_layer.valid & walker.i.ready),
             walker.i.valid.eq(self.i_layer.valid & reader.i.ready),
-            self.i_layer.ready.eq(walker.i.ready & reader.i.ready),
-            walker.i_idle.eq(rounds.o_idle),
-            rounds.i_free.eq(self.i_free), rounds.i_half.eq(self.i_half), self.o_filled.eq(rounds.o_filled),
+            self.i_layer.ready.eq(walker.i.ready & reader.i.ready), walker.i_idle.eq(~loading),
             reader.i_scales_free.eq(self.i_scales_free), reader.i_scales_half.eq(self.i_scales_half),
             self.o_scales_filled.eq(reader.o_scales_filled),
             self.o_idle.eq(reader.o_idle & walker.o_idle),
-            self.o_active.eq(reader.o_active | walker.o_active | rounds.o_active),
+            self.o_active.eq(reader.o_active | walker.o_active | loading),
         ]
         return m
+
+    def _build_rounds(self, m, walker, parts):
+        """Give each round to all ``parts`` at once. Returns whether one is in progress."""
+        loading, takes = Signal(), Signal()
+        m.d.comb += [
+            walker.o.ready.eq(self.i_free & ~loading), takes.eq(walker.o.valid & walker.o.ready),
+            # The buffer answers in the next cycle, in which its i_free is looked at again.
+            self.o_filled.eq(loading & Cat(part.o_idle for part in parts).all()),
+        ]
+        for part in parts:
+            m.d.comb += [part.i.valid.eq(takes), part.i.payload.eq(walker.o.payload)]
+        m.d.sync += loading.eq(takes | loading & ~self.o_filled)
+        return loading

@@ -140,13 +140,15 @@ class Bench:
                 continue
             half = await self.wait(ctx, array.o_weights_free, array.o_weights_half)
             for lane in range(job.lanes):
-                await self.write(ctx, array.i_starts, {"half": half, "lane": lane, "start": int(job.starts[lane]),
-                                                       "threshold": int(job.thresholds[lane])})
+                slot, cluster = divmod(lane, c.clusters)
+                await self.write(ctx, array.i_starts[cluster], {
+                    "half": half, "slot": slot, "start": int(job.starts[lane]),
+                    "threshold": int(job.thresholds[lane])})
                 number = 0
                 for part in job.parts:
                     for word in self.words_of(part[lane]):
-                        await self.write(ctx, array.i_phase_map, {
-                            "half": half, "lane": lane, "word": number,
+                        await self.write(ctx, array.i_phase_map[cluster], {
+                            "half": half, "slot": slot, "word": number,
                             "map": sum(1 << n for n, weight in enumerate(word) if weight)})
                         number += 1
                 for number, word in enumerate(self.words_of(job.weights[lane])):
@@ -154,8 +156,8 @@ class Bench:
                         values = word[8 * group:8 * group + 8]
                         if values.any():
                             packed = sum((int(value) & 255) << 8 * n for n, value in enumerate(values))
-                            await self.write(ctx, array.i_phase_values, {
-                                "half": half, "lane": lane, "word": number, "group": group, "values": packed})
+                            await self.write(ctx, array.i_phase_values[cluster], {
+                                "half": half, "slot": slot, "word": number, "group": group, "values": packed})
             await self.pulse(ctx, array.i_weights_filled)
 
     def words_of(self, weights):

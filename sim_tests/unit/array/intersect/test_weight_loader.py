@@ -163,13 +163,15 @@ class Run:
 
     async def _weight_buffer(self, ctx):
         dut, chance = self.dut, random.Random(f"{self.seed} weights")
-        outputs = {"start": dut.o_starts, "map": dut.o_maps, "values": dut.o_values}
+        outputs = [(kind, cluster, port) for kind, ports in (("start", dut.o_starts), ("map", dut.o_maps),
+                                                             ("values", dut.o_values))
+                   for cluster, port in enumerate(ports)]
         free, half, writes, cycle, quiet, layers = False, 0, {}, 0, 0, 0
         while len(self.filled) < len(self.rounds) or quiet < 20:
             free = free or chance.random() >= self.wait
             ctx.set(dut.i_free, free)
             ctx.set(dut.i_half, half if free else chance.randrange(2))
-            samples = [signal for output in outputs.values() for signal in (output.valid, output.payload)]
+            samples = [signal for *_, output in outputs for signal in (output.valid, output.payload)]
             _, _, filled, taken, ready, idle, *samples = await ctx.tick().sample(
                 dut.o_filled, dut.i_layer.valid, dut.i_layer.ready, dut.o_idle, *samples)
             where = f"cycle {cycle}, round {len(self.filled)}, seed {self.seed}"
@@ -177,11 +179,12 @@ class Run:
             if taken and ready:
                 assert len(self.filled) == self.layer_ends[layers], f"layer {layers} was taken early ({where})"
                 layers += 1
-            for kind, valid, payload in zip(outputs, samples[::2], samples[1::2], strict=True):
+            for (kind, cluster, _), valid, payload in zip(outputs, samples[::2], samples[1::2], strict=True):
                 if valid:
                     assert not filled, f"write with filled ({where})"
                     assert free and payload.half == half, f"write of {kind} to half {payload.half} ({where})"
-                    self._write(writes, kind, plain(payload), where)
+                    lane = payload.slot * self.config.clusters + cluster
+                    self._write(writes, kind, {"lane": lane, **plain(payload)}, where)
                 if valid and kind == "start":
                     self.start_cycles.append(cycle)
             if filled:
@@ -308,21 +311,32 @@ def test_next_round_is_worked_out_in_time():
     assert gaps == half + kernels + half
 
 
+def lane_cycles(writes, lane, config):
+    """What the loader of a cluster takes for a lane: 4, one for each map, one for each group with values. A word without
+    any takes 1, and the last group of the lane has its turn in any case."""
+    maps = sum(place[:2] == ("map", lane) for place in writes)
+    groups = {place[2:] for place in writes if place[:2] == ("values", lane)} | {(8, config.block_groups - 1)}
+    return 4 + maps + len(groups) + 9 - len({word for word, _ in groups})
+
+
 @pytest.mark.parametrize("joined", (0, 1))
 @pytest.mark.parametrize("config", (TINY, WIDE), ids=lambda c: c.name)
 def test_cycles_of_a_round(config, joined):
-    """A lane takes 4 cycles, one for each map, one for each group with values (1 if a word has none); a round 3."""
-    run = Run(config, [layer(out=8, channels=config.block, phases=3, joined=joined)], seed=2, latency=(2, 2))
-    expected = []
-    for _, writes in run.rounds:
-        maps = sum(place[0] == "map" for place in writes)
-        words = {(lane, word) for lane in range(8) for word in range(9)}
-        groups = {place[1:] for place in writes if place[0] == "values"}
-        empty = words - {place[:2] for place in groups}
-        last = 8
-        # The last group of a lane has its turn even if it is empty.
-        ends = {(lane, last, config.block_groups - 1) for lane in range(8)}
-        expected.append(8 * 4 + maps + len(groups | ends) + len(empty - {place[:2] for place in ends}) + 3)
+    """A lane as above, a round 6 besides, of which 2 are those of the queue of the cluster."""
+    run = Run(config, [layer(out=1, channels=config.block, phases=3, joined=joined)], seed=2, latency=(2, 2))
+    expected = [lane_cycles(writes, 0, config) + 6 for _, writes in run.rounds]
     assert [after - before for before, after in zip(run.filled, run.filled[1:], strict=False)] == expected[1:]
     # The first beat of the rounds comes behind the header and the scales.
     assert run.start_cycles[0] - run.data_cycles[1 + 2 * config.block] == run.dut.LATENCY
+
+
+@pytest.mark.parametrize("clusters", (1, 2, 4))
+def test_the_lanes_of_all_clusters_are_loaded_at_the_same_time(clusters):
+    """As long as the slowest cluster takes, and its first and last lane's wait for the others."""
+    config = replace(WIDE, clusters=clusters, drain=4)
+    run = Run(config, [layer(out=16, channels=64, phases=4)], seed=3, latency=(2, 2))
+    took = [after - before for before, after in zip(run.filled, run.filled[1:], strict=False)]
+    for cycles, (_, writes) in zip(took, run.rounds[1:], strict=True):
+        lanes = [lane_cycles(writes, lane, config) for lane in range(16)]
+        slowest = max(sum(lanes[cluster::clusters]) for cluster in range(clusters))
+        assert slowest < cycles <= slowest + 2 * max(lanes), (cycles, lanes)
