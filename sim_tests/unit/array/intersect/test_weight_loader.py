@@ -312,8 +312,8 @@ def test_next_round_is_worked_out_in_time():
 
 
 def lane_cycles(writes, lane, config):
-    """What the loader of a cluster takes for a lane: 4, one for each map, one for each group with values. A word without
-    any takes 1, and the last group of the lane has its turn in any case."""
+    """What the loader of a cluster takes for a lane: 4, one for each map, one for each group with values. A word
+    without any takes 1, and the last group of the lane has its turn in any case."""
     maps = sum(place[:2] == ("map", lane) for place in writes)
     groups = {place[2:] for place in writes if place[:2] == ("values", lane)} | {(8, config.block_groups - 1)}
     return 4 + maps + len(groups) + 9 - len({word for word, _ in groups})
