@@ -52,7 +52,7 @@ from .workload import exit_status
 PAGE = ROOT / "docs" / "results" / "early-activation.md"
 RESULTS = ROOT / "build" / "early"
 #: Of results; those of another one are measured again.
-FORMAT = 3
+FORMAT = 4
 #: Of each network: how its inputs are split between the search for predictions and what is measured, how many of the
 #: latter accuracies are counted on, and how many are run for their cycles.
 NETWORKS = {"resnet-20": (training, 1000, 8), "roshambonet": (blocks, 180, 8), "squeezenet": (halves, 88, 1),

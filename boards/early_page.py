@@ -68,9 +68,9 @@ PREDICTED_NOTES = """
 WIDE_HEAD = """
 ## More memory
 
-`{wide}` has as many PEs as `{intersect}`, in more groups of fewer clusters, and tiles of twice the size: each PE has
-weights of twice as many kernels, so that fewer PEs wait for others, and a tile is loaded for more windows. What that
-takes is under Area. Thousands of cycles:
+`{wide}` has as many PEs as `{intersect}`, in more groups of fewer clusters, tiles of twice the size, and rounds of
+twice as many weights: each PE has those of twice as many kernels, so that fewer PEs wait for others, and a tile is
+loaded for more windows and weights. What that takes is under Area. Thousands of cycles:
 
 """
 #: The largest chip of the boards that the open tools route.
