@@ -203,3 +203,15 @@ def test_a_multiplication_in_every_cycle():
     cycles = check(scene, tasks, seed=3)
     work = sum(scene.sum(task)[2] for task in tasks[1:])
     assert work <= cycles[-1] - cycles[0] <= work + 5
+
+
+@pytest.mark.parametrize(("phases", "products"), ((1, 8), (4, 40)))
+def test_a_task_that_stops_costs_its_products_and_the_latency_of_a_sum(phases, products):
+    """Words of the next task are there; 4 phases have more words than the queue of the present one holds."""
+    rng = np.random.default_rng(4)
+    scene = Scene.random(TINY, rng, density=1, low=-1, high=-1, weight_density=1, words=10, phases=phases)
+    scene.tile[:] = 1
+    tasks = [scene.task(rng, stop=0, joined=phases - 1, start=products - 1, everywhere=True) for _ in range(20)]
+    cycles = check(scene, tasks, seed=5)
+    gaps = {after - before for before, after in itertools.pairwise(cycles)}
+    assert gaps == {products + ProcessingElement.ADD_LATENCY}
