@@ -20,8 +20,8 @@ In the intersect array a window is ``lanes`` tasks for each round, dealt to the 
 that differs, and how many there are, says a :class:`PhaseWork`. Input is read again for each round. A word of finished
 sums is joined from a sum of each cluster a cycle, in all groups at the same time. There is a fifth stage:
 
-* ``unpack``: weights take :func:`unpack_cycles` for each round and lane, input a cycle for each ``UNPACKED`` channels
-  of each word; both are unpacked at the same time.
+* ``unpack``: weights take :func:`unpack_cycles` for each round and lane of a cluster, input a cycle for each
+  ``UNPACKED`` channels of each word; input and the weights of all clusters are unpacked at the same time.
 
 Rounds follow each other, and do not have the same work for the same tiles: while one is bound by computing, another
 may wait for tiles or weights. ``uneven`` is how much longer than the slowest stage of the layer the slowest stages of
@@ -41,14 +41,14 @@ from hw.config import BEAT, SEGMENT, UNPACKED, AcceleratorConfig
 from .layer import LayerResult
 from .tiling import Geometry, Tiling, ceil_div, chunk_spans, row_loads, segment_loads, tile_spans
 
-#: Cycles between windows of a group, between tasks of a PE, cycles a tile costs every group, cycles to start and end a
-#: layer.
+#: Cycles between windows of a group, between tasks of a PE (0, or those of the products that are lost when one stops),
+#: cycles a tile costs every group, cycles to start and end a layer.
 WINDOW_CYCLES = 1
 TASK_CYCLES = 1
-#: Cycles of a task besides those of fetching its map words, and from a word to the sum of its first product: the next
-#: task is fetched after that (hw/array/intersect/processing_element.py).
-FETCH_CYCLES, FIRST_CYCLES = 2, 8
-#: Cycles of a lane and round besides those of its words (hw/array/intersect/weight_loader.py).
+#: Cycles from a task to its first word, and from its last product to the place for another task: a PE has two of them
+#: (hw/array/intersect/processing_element.py).
+PIPELINE_CYCLES, TASKS_INSIDE = 10, 2
+#: Cycles of a lane and round besides those of its words (hw/array/intersect/round_loader.py).
 LANE_CYCLES = 4
 TILE_CYCLES = 8
 LAYER_CYCLES = 400
@@ -113,10 +113,10 @@ class PhaseWork:
 
 
 def task_cycles(products, words):
-    """Cycles of a task of so many products and map words, numbers or arrays: a cycle for each product, or as long as it
-    takes to fetch the words or to find the first product among them. 0 words: there is no task."""
-    fetch = np.maximum(words + FETCH_CYCLES, words / (products + 1) + FIRST_CYCLES)
-    return np.where(words, np.maximum(products, fetch), 0)
+    """Cycles of a task of so many products and map words, numbers or arrays: a cycle for each product, or for each word
+    that is fetched, or half of the time that two tasks take to pass the PE. 0 words: there is no task."""
+    longest = np.maximum(products, words)
+    return np.where(words, np.maximum(longest, (longest + PIPELINE_CYCLES) / TASKS_INSIDE), 0)
 
 
 def even_work(geometry: Geometry, config: AcceleratorConfig, *, phases: int = 1, joined: int = 0, density_in: float,
@@ -278,7 +278,7 @@ def _intersect_estimate(geometry, config, counts, write, work):
     apart = (sum(count * _slowest(*stages) for count, *stages in rounds)
              + np.maximum(0, _slowest(drain, write) - _slowest(*rounds[-1][1:])))
     alone = np.maximum(0, 1 - TILES_AHEAD * counts.passes / counts.tiles)
-    first = kinds(geometry.out_channels, config.lanes)[0][0] * unpack_cycles(
+    first = ceil_div(kinds(geometry.out_channels, config.lanes)[0][0], config.clusters) * unpack_cycles(
         counts.chunks[0][0] * ceil_div(counts.chunks[0][1], config.block), config, work.weights[0], work.maps(0))
     return CycleEstimate(compute, drain, read, write, counts.fill(first), np.maximum(weights, tiles),
                          alone * np.maximum(apart, slowest) + (1 - alone) * ahead - slowest)
@@ -293,7 +293,7 @@ def _round_stages(geometry, config, counts, work, phase, taps, channels):
     words, values = taps * ceil_div(channels, config.block), taps * channels * work.weights[phase]
     share = taps * channels / (geometry.kernel_rows * geometry.kernel_columns * geometry.in_channels)
     maps = work.maps(phase)
-    fetch = work.tasks[phase] * max(words + FETCH_CYCLES, FIRST_CYCLES)
+    fetch = work.tasks[phase] * float(task_cycles(0, words))
     task = max(work.cycles[phase] * share, fetch) + work.tasks[phase] * TASK_CYCLES
     tasks = counts.windows / counts.tiles * min(geometry.out_channels, config.lanes) / config.groups / config.clusters
     factor = spread(tasks, config.groups * config.clusters, work.variation[phase])
@@ -304,7 +304,7 @@ def _round_stages(geometry, config, counts, work, phase, taps, channels):
     # Rounding up to whole beats costs the values of a lane half a beat.
     beats = 1 + ceil_div(maps * words * config.block, BEAT) + values / config.values_per_beat + 0.5
     slots, lanes = kernel_blocks * counts.slots / counts.chunk_count, loads * geometry.out_channels
-    return (compute, lanes * unpack_cycles(words, config, work.weights[phase], maps),
+    return (compute, loads * cluster_lanes * unpack_cycles(words, config, work.weights[phase], maps),
             slots * counts.slot_beats + lanes * beats, slots * (SEGMENT * config.block // UNPACKED))
 
 
