@@ -68,8 +68,8 @@ PREDICTED_NOTES = """
 WIDE_HEAD = """
 ## More memory
 
-`{wide}` has as many PEs as `{intersect}`, in more groups of fewer clusters, tiles of twice the size, and rounds of
-twice as many weights: each PE has those of twice as many kernels, so that fewer PEs wait for others, and a tile is
+`{wide}` has as many PEs as `{intersect}`, in more groups of fewer clusters, tiles of four times the size, and rounds
+of twice as many weights: each PE has those of twice as many kernels, so that fewer PEs wait for others, and a tile is
 loaded for more windows and weights. What that takes is under Area. Thousands of cycles:
 
 """
