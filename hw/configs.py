@@ -22,7 +22,7 @@ CONFIGS = {config.name: config for config in (
     # 64 PEs, as many as SnaPEA.
     AcceleratorConfig("snapea", value_width=8, groups=4, lanes=64, block=64, drain=16, weight_depth=576, tile_slots=32,
                       sum_windows=256, pool_columns=16, array="intersect", clusters=4, pes=4),
-    # The same with more memory: a PE has twice the weights of 32 kernels in place of 16, and tiles of four times the size.
+    # The same with more memory: a PE has twice the weights of 32 kernels in place of 16, tiles of 4 times the size.
     AcceleratorConfig("snapea_wide", value_width=8, groups=8, lanes=64, block=64, drain=16, weight_depth=1152,
                       tile_slots=128, sum_windows=128, pool_columns=16, array="intersect", clusters=2, pes=4),
     AcceleratorConfig("tiny_snapea", value_width=8, groups=2, lanes=16, block=16, drain=4, weight_depth=160,
