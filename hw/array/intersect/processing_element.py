@@ -40,6 +40,11 @@ def fetch_state(c: AcceleratorConfig) -> data.StructLayout:
                               "count": range(ROUND_PHASES * c.weight_words)})
 
 
+def task_words(c: AcceleratorConfig) -> data.StructLayout:
+    """The fields of a task that say which words it has."""
+    return data.StructLayout({name: field.shape for name, field in task(c) if name not in ("signed", "sum")})
+
+
 def element(c: AcceleratorConfig) -> data.StructLayout:
     """One multiplication; ``multiply`` is 0 if it only ends a task without any."""
     return data.StructLayout({"valid": 1, "multiply": 1, "tile": tile_address(c), "word": word_address(c),
@@ -119,33 +124,36 @@ class ProcessingElement(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        c = self.config
         # The task of parity ``retiring`` is stopped. The stages behind the queues rest while a result waits.
         self._kill, self._retiring, self._moves = Signal(), Signal(), Signal()
-        # Parity of the task that was taken last. By parity: the task, what is left of its fetch, whether its queue has
+        # Parity of the task that was taken last. By parity: whether it has words left to fetch, whether its queue has
         # room; one sign for all tasks: a layer begins when no task is left.
         self._parity, self._signed = Signal(init=1), Signal()
-        self._tasks = [Signal(task(c), name=f"task{parity}") for parity in range(2)]
         self._fetching, self._room = Signal(2), Signal(2)
-        accepted, inside = Signal(), Signal(2)
-        m.d.sync += inside.eq(inside + accepted - (self.o_result.valid & self.o_result.ready))
+        self._accepted, inside = Signal(), Signal(2)
+        m.d.sync += inside.eq(inside + self._accepted - (self.o_result.valid & self.o_result.ready))
         m.d.comb += [
             self.i_task.ready.eq(inside != 2), self.o_idle.eq(inside == 0),
-            accepted.eq(self.i_task.valid & self.i_task.ready),
+            self._accepted.eq(self.i_task.valid & self.i_task.ready),
             self._moves.eq(~self.o_result.valid | self.o_result.ready),
         ]
         joined = self._build_fetch(m)
         chosen = self._build_queues(m, joined)
         self._build_sum(m, *self._build_operands(m, chosen))
-        with m.If(accepted):
+        with m.If(self._accepted):
             m.d.sync += [self._parity.eq(~self._parity), self._signed.eq(self.i_task.p.signed)]
-            for parity in range(2):
-                with m.If(self._parity != parity):
-                    m.d.sync += [self._tasks[parity].eq(self.i_task.payload), self._fetching[parity].eq(1)]
         return m
 
     def _killed(self, parity):
         return self._kill & (parity == self._retiring)
+
+    def _kept(self, m, name, shape, word, parity):
+        """``word`` of the task of ``parity``, kept in LUTs when a task is taken."""
+        m.submodules[name] = words = memory.Memory(shape=shape, depth=2, init=[])
+        write, read = words.write_port(), words.read_port(domain="comb")
+        m.d.comb += [write.en.eq(self._accepted), write.addr.eq(~self._parity), write.data.eq(word),
+                     read.addr.eq(parity)]
+        return read.data
 
     def _memory(self, m, name, shape, depth, port, address, word):
         """A memory written through ``port``."""
@@ -156,13 +164,15 @@ class ProcessingElement(wiring.Component):
 
     def _build_fetch(self, m):
         """The words of a task: an address a cycle, then both maps, then what they have in common."""
-        c, front, at = self.config, Signal(task(self.config)), Signal(fetch_state(self.config))
-        # The older task, as long as it has words left and room for them.
-        older, which = ~self._parity, Signal()
-        states = [Signal(fetch_state(c), name=f"fetch{parity}") for parity in range(2)]
+        c, at = self.config, Signal(fetch_state(self.config))
+        # The older task, as long as it has words left and room for them; the state of its fetch, once that has begun.
+        older, which, fields, begun = ~self._parity, Signal(), task_words(c), Signal(2)
+        front = self._kept(m, "tasks", fields, Cat(self.i_task.p[name] for name, _ in fields), which)
+        m.submodules.fetches = fetches = memory.Memory(shape=fetch_state(c), depth=2, init=[])
+        state, kept = fetches.write_port(), fetches.read_port(domain="comb")
         m.d.comb += [
             which.eq(Mux((self._fetching & self._room).bit_select(older, 1), older, self._parity)),
-            front.eq(Mux(which, self._tasks[1], self._tasks[0])), at.eq(Mux(which, states[1], states[0])),
+            kept.addr.eq(which), at.eq(Mux(begun.bit_select(which, 1), kept.data, 0)), state.addr.eq(which),
         ]
         table, maps, phases = self.i_offset, self.i_map, self.i_phase_map
         tap = self._memory(m, "offsets", offset(c), 2 << len(at.number), table, Cat(table.p.word, table.p.table),
@@ -175,17 +185,20 @@ class ProcessingElement(wiring.Component):
         m.d.comb += [
             tap.addr.eq(Cat(at.number, front.table)), step.eq((self._fetching & self._room).bit_select(which, 1)),
             last.eq(tap.data.last & (at.part == front.joined)),
-            map_read.addr.eq(front.window.address + tap.data.address),
+            map_read.addr.eq(tap.data.address + front.window.address),
             phase_read.addr.eq(front.word * ROUND_PHASES + at.count),
         ]
-        for parity, state in enumerate(states):
+        m.d.comb += [
+            state.en.eq(step), state.data.number.eq(Mux(tap.data.last, 0, at.number + 1)),
+            state.data.part.eq(at.part + tap.data.last), state.data.count.eq(at.count + 1),
+        ]
+        for parity in range(2):
             with m.If(step & (which == parity)):
-                m.d.sync += [state.number.eq(Mux(tap.data.last, 0, at.number + 1)),
-                             state.part.eq(at.part + tap.data.last), state.count.eq(at.count + 1)]
+                m.d.sync += begun[parity].eq(1)
             with m.If((step & last & (which == parity)) | self._killed(parity)):
                 m.d.sync += self._fetching[parity].eq(0)
-            with m.If(~self._fetching[parity]):
-                m.d.sync += state.eq(0)
+            with m.If(self._accepted & (self._parity != parity)):
+                m.d.sync += [self._fetching[parity].eq(1), begun[parity].eq(0)]
         read, joined = Signal(work_word(c)), Signal(work_word(c))
         valid, inside, joined_valid = Signal(), Signal(), Signal()
         m.d.sync += [
@@ -277,6 +290,7 @@ class ProcessingElement(wiring.Component):
         """Product and sum (one DSP slice, with the choice of what is added to), then the stop rule."""
         c = self.config
         total, added, adds, dead = Signal(signed(c.sum_width)), Signal(element(c)), Signal(), Signal()
+        start = self._kept(m, "starts", signed(c.sum_width), self.i_task.p.sum, ready.parity)
         m.d.comb += [
             adds.eq(ready.valid & ~self._killed(ready.parity) & self._moves),
             dead.eq(added.valid & added.stops & (total < 0)),
@@ -290,5 +304,4 @@ class ProcessingElement(wiring.Component):
                 self.o_result.p.partial.sum.eq(total), self.o_result.p.partial.dead.eq(dead),
             ]
         with m.If(adds):
-            start = Mux(ready.parity, self._tasks[1].sum, self._tasks[0].sum)
             m.d.sync += total.eq(Mux(ready.first, start, total) + value * weight)
