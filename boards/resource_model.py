@@ -37,9 +37,9 @@ BLOCK_RAMS = ((14, (1, 2, 4, 9, 18, 36), 129, 0.5), (15, (1, 2, 4, 9, 18, 36, 72
 #: Simple dual-port memory in the LUTs of a slice half: address bits, width.
 LUT_RAMS = ((5, 6), (6, 3))
 LUTS_OF_LUT_RAM = 4
-#: Intersect array: bits beside the address of an offset; words of work that wait in a PE, bits of one beside map word
-#: and addresses; bits of a job beside the numbers of lanes and words.
-OFFSET_BITS, WORK_WORDS, WORK_BITS, JOB_BITS = 7, 16, 4, 111
+#: Intersect array: bits beside the address of an offset; tasks in a PE, bits of one beside addresses; words that wait
+#: there, bits of one beside map word and addresses; bits of a job beside the numbers of lanes and words.
+OFFSET_BITS, TASKS, TASK_BITS, WORK_WORDS, WORK_BITS, JOB_BITS = 7, 2, 20, 32, 3, 111
 
 
 class Resources(NamedTuple):
@@ -110,6 +110,9 @@ def _cluster_memories(c):
             f"phase_map{n}": Memory(ROUND_PHASES * words, c.block),
             f"weights{n}": Memory(words * c.block_groups, BEAT),
             f"offsets{n}": Memory(2 << _bits(c.weight_words), _bits(pixels) + OFFSET_BITS, sync=False),
+            f"tasks{n}": Memory(TASKS, _bits(pixels) + _bits(words) + TASK_BITS, sync=False),
+            f"fetches{n}": Memory(TASKS, 2 * _bits(c.weight_words) + 2 * _bits(ROUND_PHASES), sync=False),
+            f"task_sums{n}": Memory(TASKS, c.sum_width, sync=False),
             f"queue{n}": Memory(WORK_WORDS, c.block + _bits(pixels) + _bits(words) + WORK_BITS, sync=False),
         }
     return found
@@ -119,10 +122,12 @@ def _unpacking_memories(c):
     """Those that put tiles and weights in their places, of jobs before that and before each cluster, and of sums."""
     found = {
         "packed_map": Memory(_tile_pixels(c), c.block + _bits(c.slot_values)),
-        "round_maps": Memory(c.weight_words, c.block, sync=False),
         # Of 64 beats; one of them is in a register.
         "round_beats": Memory(63, BEAT),
     }
+    for cluster in range(c.clusters):
+        found |= {f"round_maps{cluster}": Memory(c.weight_words, c.block, sync=False),
+                  f"round_beats{cluster}": Memory(63, BEAT)}
     found |= {f"joined{group}": Memory(c.joined_words, c.clusters * c.sum_width, c.drain // c.clusters, sync=False)
               for group in range(c.groups)}
     found |= {f"packed_rows{n}": Memory(c.tile_slots * c.slot_values // UNPACKED, BEAT, UNPACKED // c.values_per_beat)
@@ -201,6 +206,7 @@ TERMS = {
     },
     "intersect": {
         "an intersect array": lambda c: 1,
+        "weight loaders": lambda c: c.clusters,
         "bits joined": lambda c: c.groups * c.drain * c.sum_width,
     },
 }
