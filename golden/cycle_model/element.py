@@ -42,9 +42,7 @@ def step_element(now, element, words, cluster, group):
     moves = not element.result or popped
     added, head = element.added, element.head
     # The parity that is stopped in this cycle; -1: none.
-    killed = -1
-    if added & DEAD and moves:
-        killed = 1 if added & PARITY else 0
+    killed = _parity(added) if added & DEAD and moves else -1
     first = element.opening
     if head == killed and not first:
         # The task that is stopped had words left.

@@ -10,8 +10,8 @@ from ...config import ROUND_PHASES, AcceleratorConfig
 from ...payloads import group_job, lane_start, phase_map, phase_values, tile_map, tile_values
 from ...stream.fifo import StreamFifo
 from .job_table import JobTable
-from .layouts import partial, sum_address, task, window
-from .processing_element import ProcessingElement, lowest_set
+from .layouts import own_lanes, partial, sum_address, task, window
+from .processing_element import ProcessingElement, lowest_set, set_bit
 from .window_stepper import WindowStepper
 
 #: Finished sums that wait at the output.
@@ -208,14 +208,13 @@ class Cluster(wiring.Component):
         """The slots of each window, one after the other; in a round with the stop rule those with a mark are left out.
         Returns the slot."""
         c, job, stepper, fire = self.config, self._job, self._stepper, self._fires
-        bits = (c.clusters - 1).bit_length()
         m.submodules.negative = self._negative = memory.Memory(shape=c.cluster_lanes, depth=c.sum_windows, init=[])
         self._mark, seen = self._negative.write_port(granularity=1), self._negative.read_port(domain="comb")
         slots, slot = Signal(range(c.cluster_lanes + 1)), Signal(range(c.cluster_lanes))
         wanted, todo, lowest = (Signal(c.cluster_lanes, name=name) for name in ("wanted", "todo", "lowest"))
         load, last = Signal(), Signal()
         m.d.comb += [
-            slots.eq((job.lanes + (c.clusters - 1 - self.cluster)) >> bits), seen.addr.eq(self._index),
+            slots.eq(own_lanes(c, job.lanes, self.cluster)), seen.addr.eq(self._index),
             wanted.eq(Cat(n < slots for n in range(c.cluster_lanes)) & ~Mux(self._stops, seen.data, 0)),
             self.o_wait.output.eq(self._dealing & stepper.o.valid & job.first_chunk & (self._free == 0)),
             # A place in the ring begins with no mark; results, which set or clear theirs, go first.
@@ -227,8 +226,7 @@ class Cluster(wiring.Component):
             self._mark.en.eq(Mux(self._placed, -1, Mux(
                 self._marks, 1 << self._marked[:(c.cluster_lanes - 1).bit_length()], 0))),
             lowest.eq(lowest_set(todo)), last.eq(todo == lowest), self._address.eq(Cat(slot, self._index)),
-            slot.eq(Cat(Cat(lowest[n] for n in range(c.cluster_lanes) if n >> k & 1).any()
-                        for k in range(len(slot)))),
+            slot.eq(set_bit(lowest)),
             stepper.o.ready.eq(fire & last | load & (wanted == 0)),
         ]
         with m.If(load):

@@ -8,6 +8,11 @@ from ...config import BEAT, ROUND_PHASES, SEGMENT, AcceleratorConfig
 TAPS = 7
 
 
+def own_lanes(c: AcceleratorConfig, lanes, cluster: int):
+    """How many of the first ``lanes`` lanes, a value, are those of ``cluster``: ``slot * clusters + cluster``."""
+    return (lanes + (c.clusters - 1 - cluster)) >> (c.clusters - 1).bit_length()
+
+
 def tile_address(c: AcceleratorConfig):
     """Of a pixel and block in the tile memories: ``(half * tile_slots + slot) * SEGMENT + pixel``."""
     return range(2 * c.tile_slots * SEGMENT)

@@ -56,6 +56,12 @@ def lowest_set(bits):
     return bits & ~(bits - 1)
 
 
+def set_bit(one_hot):
+    """The number of the only bit that is set."""
+    return Cat(Cat(one_hot[n] for n in range(len(one_hot)) if n >> k & 1).any()
+               for k in range((len(one_hot) - 1).bit_length()))
+
+
 def more_than_one(bits):
     """Whether at least two bits are set, as a tree."""
     def count(bits):
@@ -167,11 +173,12 @@ class ProcessingElement(wiring.Component):
         c, at = self.config, Signal(fetch_state(self.config))
         # The older task, as long as it has words left and room for them; the state of its fetch, once that has begun.
         older, which, fields, begun = ~self._parity, Signal(), task_words(c), Signal(2)
+        able = self._fetching & self._room
         front = self._kept(m, "tasks", fields, Cat(self.i_task.p[name] for name, _ in fields), which)
         m.submodules.fetches = fetches = memory.Memory(shape=fetch_state(c), depth=2, init=[])
         state, kept = fetches.write_port(), fetches.read_port(domain="comb")
         m.d.comb += [
-            which.eq(Mux((self._fetching & self._room).bit_select(older, 1), older, self._parity)),
+            which.eq(Mux(able.bit_select(older, 1), older, self._parity)),
             kept.addr.eq(which), at.eq(Mux(begun.bit_select(which, 1), kept.data, 0)), state.addr.eq(which),
         ]
         table, maps, phases = self.i_offset, self.i_map, self.i_phase_map
@@ -183,12 +190,10 @@ class ProcessingElement(wiring.Component):
                                   phases.p.map).read_port()
         step, last = Signal(), Signal()
         m.d.comb += [
-            tap.addr.eq(Cat(at.number, front.table)), step.eq((self._fetching & self._room).bit_select(which, 1)),
+            tap.addr.eq(Cat(at.number, front.table)), step.eq(able.bit_select(which, 1)),
             last.eq(tap.data.last & (at.part == front.joined)),
             map_read.addr.eq(tap.data.address + front.window.address),
             phase_read.addr.eq(front.word * ROUND_PHASES + at.count),
-        ]
-        m.d.comb += [
             state.en.eq(step), state.data.number.eq(Mux(tap.data.last, 0, at.number + 1)),
             state.data.part.eq(at.part + tap.data.last), state.data.count.eq(at.count + 1),
         ]
@@ -253,10 +258,8 @@ class ProcessingElement(wiring.Component):
         with m.If(self._moves):
             m.d.sync += [
                 one.valid.eq(chosen), one.multiply.eq(now.bits.any()), one.tile.eq(now.tile), one.word.eq(now.word),
-                one.channel.eq(Cat(Cat(lowest[n] for n in range(c.block) if n >> k & 1).any()
-                                   for k in range(len(one.channel)))),
-                one.first.eq(now_first), one.last.eq(now.last & final), one.stops.eq(now.stops),
-                one.parity.eq(now.parity),
+                one.channel.eq(set_bit(lowest)), one.first.eq(now_first), one.last.eq(now.last & final),
+                one.stops.eq(now.stops), one.parity.eq(now.parity),
             ]
         return one
 

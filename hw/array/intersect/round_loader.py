@@ -9,7 +9,8 @@ from amaranth.lib.wiring import In, Out
 from ... import payloads
 from ...config import BEAT, ROUND_PHASES, AcceleratorConfig
 from ...decode.map_writer import popcount
-from .processing_element import lowest_set, more_than_one
+from .layouts import own_lanes
+from .processing_element import lowest_set, more_than_one, set_bit
 from .unpack import VALUES, Unpack
 
 #: Where start value and threshold lie in the first beat of a lane.
@@ -62,7 +63,8 @@ class LaneSplitter(wiring.Component):
         m = Module()
         c = self.config
         parts = BEAT // c.block
-        present, lane, cluster = Signal(weight_round(c)), Signal(range(c.lanes)), Signal(range(c.clusters))
+        present, lane = Signal(weight_round(c)), Signal(range(c.lanes))
+        cluster = lane[:(c.clusters - 1).bit_length()]
         # Maps and values of the lane that are still to come.
         maps, values = (Signal(range(ROUND_PHASES * most + 1)) for most in (c.weight_words, c.weight_depth))
         beats, passes, taken, ends = Signal(range(BEAT + 1)), Signal(), Signal(), Signal()
@@ -80,7 +82,7 @@ class LaneSplitter(wiring.Component):
         with m.FSM():
             with m.State("Idle"):
                 m.d.comb += [self.o_idle.eq(1), self.i.ready.eq(1)]
-                m.d.sync += [present.eq(self.i.p), lane.eq(0), cluster.eq(0)]
+                m.d.sync += [present.eq(self.i.p), lane.eq(0)]
                 with m.If(self.i.valid):
                     m.next = "Start"
             with m.State("Start"):
@@ -99,7 +101,7 @@ class LaneSplitter(wiring.Component):
                 with m.If(taken):
                     m.d.sync += values.eq(values - VALUES)
                 with m.If(ends):
-                    m.d.sync += [lane.eq(lane + 1), cluster.eq(Mux(cluster == c.clusters - 1, 0, cluster + 1))]
+                    m.d.sync += lane.eq(lane + 1)
                     m.next = "Start"
                     with m.If(lane == present.lanes - 1):
                         m.next = "Idle"
@@ -109,9 +111,8 @@ class LaneSplitter(wiring.Component):
 class RoundLoader(wiring.Component):
     """Load the lanes of a cluster, round by round: start values, phase maps, values in the places of their channels.
 
-    Flow control: a lane takes a cycle for its start, one
-    for each map, one for each group of 8 channels that has values (a word without any: 1), and 3 besides; more where
-    beats are late.
+    Flow control: a lane takes a cycle for its start, one for each map, one for each group of 8 channels that has values
+    (a word without any: 1), and 3 besides; more where beats are late.
 
     Parameters
     ----------
@@ -173,7 +174,7 @@ class RoundLoader(wiring.Component):
             bits.eq(self.i_beats.payload.word_select(part, c.block)),
             unpack.i_beats.payload.eq(self.i_beats.payload), unpack.i_beats.valid.eq(self.i_beats.valid),
             self.i_beats.ready.eq(unpack.i_beats.ready),
-            lanes.eq((self.i.p.lanes + (c.clusters - 1 - self.cluster)) >> (c.clusters - 1).bit_length()),
+            lanes.eq(own_lanes(c, self.i.p.lanes, self.cluster)),
             # With what the phases before have of the word.
             write.addr.eq(word), write.en.eq(maps), write.data.eq(bits | Mux(phase == 0, 0, read.data)),
         ]
@@ -235,8 +236,7 @@ class RoundLoader(wiring.Component):
         ahead, pending, chosen = Signal(groups, init=-1), Signal(groups), Signal(groups)
         mask, step = unpack.i_mask, Signal()
         filled = Cat(bits.word_select(n, VALUES).any() for n in range(groups))
-        group = Cat(Cat(chosen[n] for n in range(groups) if n >> bit & 1).any()
-                    for bit in range((groups - 1).bit_length()))
+        group = set_bit(chosen)
         m.d.comb += [
             # The last group of a lane, which ends its beats, has its turn in any case.
             pending.eq((filled | (last_word << groups - 1)) & ahead),
